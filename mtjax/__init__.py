@@ -1,0 +1,1 @@
+"""mtjax: a JAX research framework for multitask models."""
