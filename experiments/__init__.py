@@ -1,0 +1,1 @@
+"""Configs to launch: `python -m mtjax.train --config=experiments/<suite>/<name>.py --workdir=DIR`."""

@@ -1,0 +1,31 @@
+"""What all configs share: the defaults, and string arguments."""
+import ml_collections
+
+from mtjax.config import did_you_mean
+from mtjax.experiment import default_config
+
+
+def base_config() -> ml_collections.ConfigDict:
+  """Every field of a run with its default; `mtjax.experiment.default_config` explains them."""
+  return default_config()
+
+
+def parse_arg(arg: str | None, **defaults) -> ml_collections.ConfigDict:
+  """'smoke,lr=1e-3' -> the defaults with these values; a name alone means True.
+
+  Args:
+    arg: what stands behind the colon of `--config=FILE:arg`.
+    **defaults: the arguments that the config knows; a value is read as the type of its default.
+
+  Example:
+    >>> parse_arg('smoke,seed=3', smoke=False, seed=0).to_dict()
+    {'smoke': True, 'seed': 3}
+  """
+  values = dict(defaults)
+  for item in filter(None, (arg or '').split(',')):
+    name, _, text = item.partition('=')
+    if name not in defaults:
+      raise ValueError(f'Unknown config argument {name!r}. {did_you_mean(name, defaults)}')
+    kind = type(defaults[name])
+    values[name] = text.lower() not in ('false', '0', 'no') if kind is bool else kind(text)
+  return ml_collections.ConfigDict(values)

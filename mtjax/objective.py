@@ -1,0 +1,173 @@
+"""The objective: model and tasks -> the vector of task losses. All that the training engine knows of a model."""
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from mtjax.context import Ctx, Features
+from mtjax.tasks import Task
+
+Params = dict[str, Any]
+
+
+@flax.struct.dataclass
+class Losses:
+  """The vector of losses as sums with weights, divided once, at the end.
+
+      values[t] = sums[t] / weights[t]      (0 where weights[t] = 0)
+
+  So `a + b` is the loss of two batches together: masks, padding, micro-batches and uneven hosts are right by
+  construction.
+
+  Attributes:
+    sums: [T] float32, sum of the losses of the labelled rows of each task.
+    weights: [T] float32, how many there are.
+  """
+
+  sums: jax.Array
+  weights: jax.Array
+
+  @property
+  def active(self) -> jax.Array:
+    """[T] bool: the tasks that have a labelled row."""
+    return self.weights > 0
+
+  @property
+  def values(self) -> jax.Array:
+    """[T] mean loss of each task; 0 for a task without a labelled row."""
+    return jnp.where(self.active, self.sums / jnp.where(self.active, self.weights, 1.0), 0.0)
+
+  def total(self, task_weights: jax.Array) -> jax.Array:
+    """sum_t task_weights[t] * values[t], a scalar."""
+    return jnp.sum(task_weights * self.values)
+
+  def __add__(self, other: 'Losses') -> 'Losses':
+    return Losses(self.sums + other.sums, self.weights + other.weights)
+
+  @classmethod
+  def zero(cls, num_tasks: int) -> 'Losses':
+    """No rows of any task."""
+    return cls(jnp.zeros(num_tasks), jnp.zeros(num_tasks))
+
+
+def stream_key(key: jax.Array, name: str, step: Any = 0) -> jax.Array:
+  """A key for one named use at one step; independent of what other uses exist."""
+  return jax.random.fold_in(jax.random.fold_in(key, zlib.crc32(name.encode())), step)
+
+
+class Objective:
+  """A shared encoder with a head a task: `objective(params, batch, rng, step) -> Losses`.
+
+  Parameters: {'encoder': …, 'heads': {task: …}}. Streams whose inputs look alike go through the encoder in one call.
+
+  Args:
+    encoder: inputs -> Features.
+    tasks: {name: task}; their order is that of the losses.
+    inputs: {stream: input column(s)}; a str feeds the array alone, a tuple a dict of arrays.
+  """
+
+  def __init__(self, encoder: nn.Module, tasks: Mapping[str, Task], inputs: Mapping[str, str | Sequence[str]]):
+    self.encoder, self.tasks, self._inputs = encoder, dict(tasks), dict(inputs)
+
+  def init(self, rng: jax.Array, batch: Mapping[str, Mapping[str, jax.Array]]) -> Params:
+    """Fresh parameters; each part draws from a key of its own name, so that adding a task leaves the others alone."""
+    encoder, heads = {}, {}
+    for stream, columns in batch.items():
+      x = self.stream_inputs(stream, columns)
+      if not encoder:
+        encoder = self.encoder.init(stream_key(rng, 'encoder'), x).get('params', {})
+      features = self.encoder.apply({'params': encoder}, x)
+      for task in self._tasks_of(stream):
+        heads[task.name] = task.head.init(stream_key(rng, f'heads/{task.name}'), features).get('params', {})
+    return {'encoder': encoder, 'heads': {name: heads[name] for name in self.tasks}}
+
+  def __call__(self, params: Params, batch: Mapping[str, Mapping[str, jax.Array]], rng: jax.Array, step: Any) -> Losses:
+    """The losses of a training batch {stream: {column: array}}; dropout is on, drawn from `rng` at `step`."""
+    outputs = self.outputs(params, batch, rng=stream_key(rng, 'dropout', step), train=True)
+    return self.losses(outputs, batch)
+
+  def outputs(
+    self,
+    params: Params,
+    batch: Mapping[str, Mapping[str, jax.Array]],
+    *,
+    rng: jax.Array | None = None,
+    train: bool = False,
+  ) -> dict[str, jax.Array]:
+    """{task: outputs of its head} for the tasks of the streams in `batch`."""
+    outputs = {}
+    for streams in self._alike(batch):
+      xs = [self.stream_inputs(stream, batch[stream]) for stream in streams]
+      contexts = [self._context(stream, batch[stream]) for stream in streams]
+      features = self.encode(params, _join(xs), ctx=_join(contexts), rng=rng, train=train)
+      start = 0
+      for stream in streams:
+        stop = start + len(batch[stream]['valid'])
+        for task in self._tasks_of(stream):
+          part = features if len(streams) == 1 else _rows(features, start, stop)
+          outputs[task.name] = self.head(params, task, part, batch[stream], rng=rng, train=train)
+        start = stop
+    return outputs
+
+  def losses(self, outputs: Mapping[str, jax.Array], batch: Mapping[str, Mapping[str, jax.Array]]) -> Losses:
+    """Outputs -> losses; a task whose stream is not in `batch` has weight 0."""
+    zero = (jnp.zeros(()), jnp.zeros(()))
+    pairs = [task.loss_sums(outputs[name], batch[task.stream]) if name in outputs else zero
+             for name, task in self.tasks.items()]
+    return Losses(*map(jnp.stack, zip(*pairs)))
+
+  def encode(self, params, inputs, *, ctx=None, rng=None, train=False) -> Features:
+    """The encoder alone."""
+    rngs = {'dropout': stream_key(rng, 'encoder')} if rng is not None else None
+    return self.encoder.apply({'params': params['encoder']}, inputs, ctx=ctx, train=train, rngs=rngs)
+
+  def head(self, params, task: Task, features: Features, batch=None, *, rng=None, train=False) -> jax.Array:
+    """One head alone."""
+    rngs = {'dropout': stream_key(rng, task.name)} if rng is not None else None
+    return task.head.apply({'params': params['heads'][task.name]}, features, batch, train=train, rngs=rngs)
+
+  def stream_inputs(self, stream: str, columns: Mapping[str, jax.Array]) -> Any:
+    """What the encoder reads of a stream's batch."""
+    names = self._inputs[stream]
+    return columns[names] if isinstance(names, str) else {name: columns[name] for name in names}
+
+  def _tasks_of(self, stream: str) -> list[Task]:
+    return [task for task in self.tasks.values() if task.stream == stream]
+
+  def _context(self, stream: str, columns: Mapping[str, jax.Array]) -> Ctx:
+    """Which task each row serves: known where a row serves one task only."""
+    index = {name: i for i, name in enumerate(self.tasks)}
+    tasks = self._tasks_of(stream)
+    task_id = None
+    if len(tasks) == 1:
+      task_id = jnp.full(columns['valid'].shape, index[tasks[0].name], jnp.int32)
+    elif 'task_id' in columns:  # the row's source in the mixture -> the first task that reads it (0 where none does)
+      of_source = {task.row_id: index[task.name] for task in reversed(tasks)}
+      lookup = [of_source.get(source, 0) for source in range(1 + max(task.row_id or 0 for task in tasks))]
+      task_id = jnp.asarray(lookup, jnp.int32)[jnp.minimum(columns['task_id'], len(lookup) - 1)]
+    return Ctx(task_id=task_id, mask=columns['valid'])
+
+  def _alike(self, batch: Mapping[str, Mapping[str, jax.Array]]) -> list[list[str]]:
+    """Streams grouped by the structure, row shape and dtype of their inputs (and whether rows carry one task)."""
+    groups: dict[Any, list[str]] = {}
+    for stream, columns in batch.items():
+      leaves, structure = jax.tree.flatten(self.stream_inputs(stream, columns))
+      one_task = 'task_id' in columns or len(self._tasks_of(stream)) == 1
+      key = (structure, one_task, *((x.shape[1:], str(x.dtype)) for x in leaves))
+      groups.setdefault(key, []).append(stream)
+    return list(groups.values())
+
+
+def _join(trees: Sequence[Any]) -> Any:
+  return trees[0] if len(trees) == 1 else jax.tree.map(lambda *xs: jnp.concatenate(xs), *trees)
+
+
+def _rows(features: Features, start: int, stop: int) -> Features:
+  tokens, pooled, maps, mask = jax.tree.map(
+    lambda x: x[start:stop], (features.tokens, features.pooled, features.maps, features.mask)
+  )
+  return features.replace(tokens=tokens, pooled=pooled, maps=maps, mask=mask)

@@ -1,0 +1,188 @@
+"""Checkpoints: the last k and the best, checked when read, never half-written.
+
+Each is a folder of separate Orbax items: `params`, `opt_state`, `ema`, `progress` (step, logging window), `data` (position and
+fingerprints of the data) and `meta` (stage, best step, a checksum per array, versions). Orbax writes into a temporary
+folder and renames it, so a killed run leaves a whole checkpoint or none. It does not notice damaged bytes in array data
+(tensorstore has no checksum there), so every array is summed on the device when saved and again when restored.
+"""
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+from mtjax import tree
+from mtjax.training.state import TrainState
+
+_fingerprint = jax.jit(tree.fingerprint)
+
+
+class Checkpoints:
+  """The checkpoints of a run.
+
+  Args:
+    directory: their folder; made when missing.
+    keep: how many of the last ones stay; the best one stays besides.
+  """
+
+  def __init__(self, directory: str | pathlib.Path, keep: int = 2):
+    self.directory = pathlib.Path(directory).absolute()
+    self.best: dict[str, float] | None = None  # {'step', 'value'}
+    options = ocp.CheckpointManagerOptions(preservation_policy=_LastAndBest(self, keep), cleanup_tmp_directories=True)
+    self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+  @property
+  def steps(self) -> list[int]:
+    """Steps of the checkpoints that are there, ascending."""
+    return sorted(self._manager.all_steps())
+
+  def save(self, state: TrainState, *, data: dict[str, Any], meta: dict[str, Any]) -> None:
+    """Saves in the background; the state may be donated as soon as this returns.
+
+    Args:
+      state: what to save, at its own step.
+      data, meta: JSON.
+    """
+    step = int(state.step)
+    if step in self._manager.all_steps():
+      return
+    items = _items(state)
+    meta = {**meta, 'best': self.best, 'layout': _layout(state), 'checksums': _checksums(items)}
+    arrays = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+    self._manager.save(step, args=ocp.args.Composite(
+      **arrays, data=ocp.args.JsonSave(data), meta=ocp.args.JsonSave(meta)))
+
+  def meta(self, step: int) -> dict[str, Any]:
+    """The `meta` item of a checkpoint."""
+    return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
+
+  def restore(self, step: int, abstract: Callable[[dict], TrainState]) -> tuple[TrainState, dict, dict]:
+    """One checkpoint -> (state, data, meta).
+
+    Args:
+      step: which.
+      abstract: meta -> the state as ShapeDtypeStructs with shardings; the topology may differ from the one that saved.
+
+    Raises:
+      Damaged: an array or file is missing, torn or altered.
+      ValueError: the checkpoint is whole, but of another model.
+    """
+    try:
+      meta = self.meta(step)
+      expected = meta['layout'], meta['checksums']
+    except Exception as error:
+      raise Damaged(f'its meta data cannot be read ({_first_line(error)})') from error
+    target = abstract(meta)
+    _check_layout(expected[0], _layout(target), step)
+    items = _items(target)
+    try:
+      args = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
+      restored = self._manager.restore(step, args=ocp.args.Composite(**args, data=ocp.args.JsonRestore()))
+    except Exception as error:
+      raise Damaged(_first_line(error)) from error
+    arrays = {name: restored[name] for name in items}
+    found = _checksums(arrays)
+    wrong = [path for path in found if found[path] != expected[1].get(path)]
+    if wrong:
+      raise Damaged(f'the checksum of {wrong[0]!r} does not match')
+    return _replace_items(target, arrays), restored['data'], meta
+
+  def restore_latest(self, abstract: Callable[[dict], TrainState]) -> tuple[TrainState, dict, dict] | None:
+    """The newest good checkpoint, or None where there is none at all. Damaged ones are put aside, and said so.
+
+    Raises ValueError when there are checkpoints, but all are damaged.
+    """
+    damaged: dict[int, str] = {}
+    for step in reversed(self.steps):
+      try:
+        result = self.restore(step, abstract)
+      except Damaged as error:
+        damaged[step] = str(error)
+        continue
+      for bad, reason in damaged.items():
+        logging.warning('The checkpoint of step %d is damaged: %s. Falling back to step %d.', bad, reason, step)
+        self._put_aside(bad)
+      self.best = result[2]['best']
+      return result
+    if damaged:
+      raise ValueError(
+        f'All checkpoints in {self.directory} are damaged: '
+        + '; '.join(f'step {step}: {reason}' for step, reason in damaged.items())
+        + '. To start afresh, use another workdir or delete this one.')
+    return None
+
+  def wait(self) -> None:
+    """Blocks until what was saved is on disk."""
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits, then stops the background threads."""
+    self._manager.close()
+
+  def _put_aside(self, step: int) -> None:
+    aside = self.directory.with_name('checkpoints.damaged')
+    if jax.process_index() == 0:
+      aside.mkdir(exist_ok=True)
+      count = sum(1 for path in aside.iterdir() if path.name.split('.')[0] == str(step))
+      (self.directory / str(step)).rename(aside / (f'{step}.{count}' if count else str(step)))
+    self._manager.reload()
+
+
+class Damaged(Exception):
+  """A checkpoint that cannot be trusted; the text says why."""
+
+
+class _LastAndBest:
+  """Orbax preservation policy: the last `keep` and the best one stay."""
+
+  def __init__(self, checkpoints: Checkpoints, keep: int):
+    self._checkpoints, self._keep = checkpoints, keep
+
+  def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    del context
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    kept = set(sorted(steps)[-self._keep :])
+    if self._checkpoints.best:
+      kept.add(self._checkpoints.best['step'])
+    return [step in kept for step in steps]
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+  """The array items; one without any array (plain SGD has no state) is left out, since Orbax refuses it."""
+  items = {
+    'params': state.params,
+    'opt_state': state.opt_state,
+    'ema': state.ema,
+    'progress': {'step': state.step, 'window': state.window, 'first_bad': state.first_bad},
+  }
+  return {name: item for name, item in items.items() if jax.tree.leaves(item)}
+
+
+def _replace_items(state: TrainState, items: dict[str, Any]) -> TrainState:
+  items = dict(items)
+  return state.replace(**items.pop('progress'), **items)
+
+
+def _checksums(items: dict[str, Any]) -> dict[str, int]:
+  return dict(zip(tree.flatten(items), np.asarray(_fingerprint(items)).tolist()))
+
+
+def _layout(state: TrainState) -> dict[str, str]:
+  return {path: f'{x.dtype}[{",".join(map(str, x.shape))}]' for path, x in tree.flatten(_items(state)).items()}
+
+
+def _check_layout(saved: dict[str, str], built: dict[str, str], step: int) -> None:
+  if saved == built:
+    return
+  differs = [f'{path}: {saved.get(path, "absent")} saved, {built.get(path, "absent")} built'
+             for path in sorted({*saved, *built}) if saved.get(path) != built.get(path)]
+  raise ValueError(f'The checkpoint of step {step} is of another model; {len(differs)} arrays differ: '
+                   + '; '.join(differs[:5]) + ('; …' if len(differs) > 5 else '.'))
+
+
+def _first_line(error: Exception) -> str:
+  text = str(error).strip()
+  return text.splitlines()[0][:300] if text else type(error).__name__

@@ -1,0 +1,220 @@
+"""The training loop: one file, read from top to bottom.
+
+Per step: the next batch, one compiled update. The host reads nothing back except at log, evaluation and checkpoint steps,
+so dispatch stays ahead of the device. What happens at a step depends on the step's number alone; so a resumed run does
+what an uninterrupted one does.
+"""
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh
+
+from mtjax.data.streams import Batches, Stream
+from mtjax.parallel import batch_sharding, host_rows, put_batch, replicated
+from mtjax.training.checkpoints import Checkpoints
+from mtjax.training.state import TrainState, Window, eval_params
+from mtjax.training.writers import MetricWriter, progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """A stretch of training with its own data, trainable parameters and optimizer.
+
+  Attributes:
+    name: for the log.
+    start, end: steps; the stage makes updates start … end - 1.
+    streams: {name: stream} it trains on.
+    trainable: {path: bool}.
+    schedule: the learning rate as a function of the step within the stage.
+    enter: the state at the end of the stage before -> the state at the start of this one.
+    step: (state, batch) -> state, compiled; the state is donated.
+    evaluate: (params, split) -> {'eval/…': value}.
+  """
+
+  name: str
+  start: int
+  end: int
+  streams: Mapping[str, Stream]
+  trainable: Mapping[str, bool]
+  schedule: Callable[[Any], Any]
+  enter: Callable[[TrainState], TrainState]
+  step: Callable[[TrainState, Any], TrainState]
+  evaluate: Callable[[Any, str], dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """When what happens; numbers are steps.
+
+  Attributes:
+    log_every, eval_every, checkpoint_every: periods; the last step of a stage does all three.
+    best: the validation metric that chooses the best checkpoint, 'eval/…'.
+    best_mode: 'min' or 'max'.
+  """
+
+  log_every: int
+  eval_every: int
+  checkpoint_every: int
+  best: str
+  best_mode: str
+
+
+class NonFiniteLoss(FloatingPointError):
+  """A loss or the gradient became NaN or infinite; the text names step and task."""
+
+
+class StopRequest:
+  """Turns SIGTERM into a flag that the loop reads between steps: `with StopRequest() as stop: … if stop: …`."""
+
+  def __init__(self):
+    self._requested = False
+
+  def __enter__(self) -> 'StopRequest':
+    self._main = threading.current_thread() is threading.main_thread()  # only there may handlers be set
+    if self._main:
+      self._previous = signal.signal(signal.SIGTERM, self._on_signal)
+    return self
+
+  def __exit__(self, *_) -> None:
+    if self._main:
+      signal.signal(signal.SIGTERM, self._previous)
+
+  def __bool__(self) -> bool:
+    return self._requested
+
+  def _on_signal(self, *_) -> None:
+    self._requested = True
+
+
+def train(
+  state: TrainState,
+  stages: Sequence[Stage],
+  settings: Settings,
+  *,
+  task_names: Sequence[str],
+  task_weights: np.ndarray,
+  mesh: Mesh,
+  writer: MetricWriter | None = None,
+  checkpoints: Checkpoints | None = None,
+  data_state: Callable[[Stage, int], dict[str, Any]] = lambda stage, step: {},
+) -> tuple[TrainState, dict[str, float], bool]:
+  """Runs what is left of the stages.
+
+  Args:
+    state: where to begin; donated.
+    stages: all of them, also those already done.
+    settings: periods and the choice of the best checkpoint.
+    task_names, task_weights: [T], in the order of the losses.
+    mesh: where batches go.
+    writer: gets the metrics; None = nobody.
+    checkpoints: None = none are made.
+    data_state: (stage, step) -> the `data` item of a checkpoint.
+
+  Returns:
+    (final state, the last validation metrics, whether SIGTERM ended it early).
+
+  Raises:
+    NonFiniteLoss: names step and task; the last good checkpoint stays.
+  """
+  metrics: dict[str, float] = {}
+  total = stages[-1].end
+  with StopRequest() as stop, progress(total, initial=int(state.step)) as bar:
+    for index, stage in enumerate(stages):
+      if int(state.step) >= stage.end:
+        continue
+
+      # --- enter the stage: parameters go on, the optimizer starts afresh
+      if index and int(state.step) == stage.start:
+        logging.info('Stage %s: steps %d to %d.', stage.name, stage.start, stage.end)
+        state = stage.enter(state)
+
+      # --- data, from the position that the step says
+      first = int(state.step)
+      rows = {name: host_rows(stream.batch_size) for name, stream in stage.streams.items()}
+      batches = Batches(stage.streams, stage.end, rows).iterate(first)
+      sharding = batch_sharding(mesh)
+      examples = sum(stream.batch_size for stream in stage.streams.values())
+      clock, clock_step = time.perf_counter(), first
+
+      def save(state, index=index, stage=stage):
+        _check_finite(state, task_names, checkpoints)
+        step = int(state.step)
+        checkpoints.save(state, data=data_state(stage, step), meta={'stage': index})
+
+      # --- the loop
+      for step in range(first + 1, stage.end + 1):
+        state = stage.step(state, put_batch(next(batches), sharding))
+        bar.update()
+        last = step == stage.end
+
+        if step % settings.log_every == 0 or last:
+          _check_finite(state, task_names, checkpoints)
+          values, state = _read_window(state, task_names, task_weights, mesh)
+          elapsed = time.perf_counter() - clock
+          values['train/lr'] = float(stage.schedule(step - 1 - stage.start))
+          values['time/steps_per_second'] = (step - clock_step) / elapsed
+          values['time/examples_per_second'] = examples * (step - clock_step) / elapsed
+          _write(writer, step, 'train', values)
+          bar.set_losses({name: values[f'train/{name}/loss'] for name in task_names})
+          clock, clock_step = time.perf_counter(), step
+
+        improved = False
+        if step % settings.eval_every == 0 or last:
+          metrics = stage.evaluate(eval_params(state), 'validation')
+          _write(writer, step, 'validation', metrics)
+          improved = checkpoints is not None and _improved(metrics, settings, checkpoints.best)
+          if improved:
+            checkpoints.best = {'step': step, 'value': metrics[settings.best]}
+
+        if checkpoints is not None and (step % settings.checkpoint_every == 0 or last or improved or stop):
+          save(state)
+        if improved or step % settings.eval_every == 0 or step % settings.checkpoint_every == 0:
+          clock, clock_step = time.perf_counter(), step  # what was spent here is not training time
+        if stop:
+          logging.warning('SIGTERM: stopped at step %d. The same command goes on from there.', step)
+          return state, metrics, True
+  return state, metrics, False
+
+
+def _read_window(state: TrainState, names: Sequence[str], weights: np.ndarray, mesh: Mesh):
+  """(training metrics since the last log step, the state with an empty window)."""
+  window = jax.device_get(state.window)
+  with np.errstate(invalid='ignore'):
+    losses = np.where(window.losses.weights > 0, window.losses.sums / window.losses.weights, np.nan)
+  values = {'train/loss': float(np.nansum(weights * losses))}
+  values |= {f'train/{name}/loss': float(loss) for name, loss in zip(names, losses)}
+  values['train/grad_norm'] = float(window.grad_norm / max(window.steps, 1))
+  return values, state.replace(window=jax.device_put(Window.zero(len(names)), replicated(mesh)))
+
+
+def _check_finite(state: TrainState, names: Sequence[str], checkpoints: Checkpoints | None) -> None:
+  first_bad = np.asarray(jax.device_get(state.first_bad))
+  if (first_bad < 0).all():
+    return
+  step = int(first_bad[first_bad >= 0].min())
+  tasks = [name for name, bad in zip(names, first_bad) if bad == step]
+  what = f'loss of task {", ".join(map(repr, tasks))}' if tasks else 'gradient (all losses were finite)'
+  kept = f' The last good checkpoint is of step {checkpoints.steps[-1]}.' if checkpoints and checkpoints.steps else ''
+  raise NonFiniteLoss(f'The {what} is not finite at step {step}.{kept} '
+                      f'Try a lower optimizer.lr or optimizer.clip_norm, or look at the labels.')
+
+
+def _improved(metrics: Mapping[str, float], settings: Settings, best: Mapping[str, float] | None) -> bool:
+  value = metrics[settings.best]
+  if not np.isfinite(value):
+    return False
+  if best is None:
+    return True
+  return value < best['value'] if settings.best_mode == 'min' else value > best['value']
+
+
+def _write(writer: MetricWriter | None, step: int, split: str, values: Mapping[str, float]) -> None:
+  if writer is not None:
+    writer.write(step, split, values)

@@ -1,0 +1,135 @@
+"""The train state, and the step that advances it."""
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtjax import tree
+from mtjax.objective import Losses
+
+Params = dict[str, Any]
+
+
+@flax.struct.dataclass
+class TrainState:
+  """All that a run needs to go on. The data position is `step` itself.
+
+  Attributes:
+    step: int32 scalar, updates made so far.
+    params: every parameter, trainable or frozen.
+    opt_state: of the trainable parameters only.
+    ema: moving average of the trainable parameters, or {} where `ema` is 0.
+    window: sums since the last log line.
+    first_bad: [T + 1] int32, the step at which each task's loss (last entry: the gradient) was first not finite; -1.
+  """
+
+  step: jax.Array
+  params: Params
+  opt_state: Any
+  ema: Params
+  window: 'Window'
+  first_bad: jax.Array
+
+
+@flax.struct.dataclass
+class Window:
+  """What training metrics average over, kept on the device until a log step reads it.
+
+  Attributes:
+    losses: summed over the steps of the window.
+    grad_norm: sum of the global gradient norms.
+    steps: their number, int32.
+  """
+
+  losses: Losses
+  grad_norm: jax.Array
+  steps: jax.Array
+
+  @classmethod
+  def zero(cls, num_tasks: int) -> 'Window':
+    """An empty window."""
+    return cls(Losses.zero(num_tasks), jnp.zeros(()), jnp.zeros((), jnp.int32))
+
+
+def init_state(params: Params, tx: optax.GradientTransformation, trainable: Mapping[str, bool], num_tasks: int,
+               ema: float = 0.0, step: Any = 0, old_ema: Params | None = None) -> TrainState:
+  """A state at the start of a stage: parameters go on, the optimizer starts afresh.
+
+  Args:
+    params: every parameter.
+    tx: the optimizer of the trainable ones.
+    trainable: {path: bool}.
+    num_tasks: T.
+    ema: decay of the moving average, 0 = none.
+    step: updates made before.
+    old_ema: the average of the stage before; where it has a leaf, it goes on.
+  """
+  learnt, _ = tree.partition(params, trainable)
+  average = {}
+  if ema:
+    before = tree.flatten(old_ema or {})
+    average = tree.map_with_path(lambda path, x: before.get(path, x).astype(jnp.float32), learnt)
+  return TrainState(
+    step=jnp.asarray(step, jnp.int32),
+    params=params,
+    opt_state=tx.init(learnt),
+    ema=jax.tree.map(jnp.copy, average),
+    window=Window.zero(num_tasks),
+    first_bad=jnp.full(num_tasks + 1, -1, jnp.int32),
+  )
+
+
+def eval_params(state: TrainState) -> Params:
+  """The parameters to evaluate: the moving average where there is one."""
+  average = tree.flatten(state.ema)
+  return tree.map_with_path(lambda path, x: average.get(path, x).astype(x.dtype), state.params)
+
+
+def make_train_step(
+  objective: Callable[..., Losses],
+  tx: optax.GradientTransformation,
+  trainable: Mapping[str, bool],
+  task_weights: jax.Array,
+  rng: jax.Array,
+  ema: float = 0.0,
+) -> Callable[[TrainState, Any], TrainState]:
+  """One update as a pure function `(state, batch) -> state`.
+
+      minimise  sum_t w_t * losses.values[t]      over the trainable parameters
+
+  Args:
+    objective: (params, batch, rng, step) -> Losses.
+    tx: optimizer of the trainable parameters.
+    trainable: {path: bool}; only these are differentiated.
+    task_weights: w, [T].
+    rng: of dropout; folded with the step, so that a resumed run draws the same.
+    ema: decay of the moving average of the parameters, 0 = none.
+  """
+
+  def train_step(state: TrainState, batch: Any) -> TrainState:
+    learnt, frozen = tree.partition(state.params, trainable)
+
+    def total_loss(learnt):
+      losses = objective(tree.merge(learnt, frozen), batch, rng, state.step)
+      return losses.total(task_weights), losses
+
+    gradient, losses = jax.grad(total_loss, has_aux=True)(learnt)
+    updates, opt_state = tx.update(gradient, state.opt_state, learnt)
+    learnt = optax.apply_updates(learnt, updates)
+
+    grad_norm = optax.global_norm(gradient)
+    bad = ~jnp.isfinite(jnp.append(losses.sums, grad_norm))
+    average = jax.tree.map(lambda m, p: ema * m + (1 - ema) * p, state.ema, learnt) if ema else {}
+    return TrainState(
+      step=state.step + 1,
+      params=tree.merge(learnt, frozen),
+      opt_state=opt_state,
+      ema=average,
+      window=Window(state.window.losses + losses, state.window.grad_norm + grad_norm, state.window.steps + 1),
+      first_bad=jnp.where((state.first_bad < 0) & bad, state.step, state.first_bad),
+    )
+
+  return train_step
