@@ -13,6 +13,7 @@ The training batch of step k is a pure function of k (`mtjax.data.sampler`), so 
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ SPLITS = ('train', 'validation', 'test')
 Batch = dict[str, np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Stream:
   """One source of batches.
 
@@ -37,6 +38,7 @@ class Stream:
     batch_size: rows a step, over all hosts.
     sampler: the order of the training rows.
     mixture: whether rows carry `task_id`.
+    data_sets: {source: what was opened}, for the record.
   """
 
   name: str
@@ -46,6 +48,7 @@ class Stream:
   batch_size: int
   sampler: BlockSampler
   mixture: bool = False
+  data_sets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @property
   def input_columns(self) -> tuple[str, ...]:
@@ -73,6 +76,11 @@ class Stream:
   def num_rows(self, split: str) -> int:
     """Rows of a split, over all sources."""
     return sum(len(tables[split]) for tables in self.sources.values())
+
+  @functools.lru_cache  # noqa: B019  (streams live as long as their run)
+  def fingerprint(self, split: str) -> str:
+    """A hash of the rows of a split."""
+    return '+'.join(tables[split].fingerprint for tables in self.sources.values())
 
   def describe(self) -> str:
     """The table printed at start: rows, share and epochs' worth of every source."""

@@ -5,6 +5,7 @@ fingerprints of the data) and `meta` (stage, best step, a checksum per array, ve
 folder and renames it, so a killed run leaves a whole checkpoint or none. It does not notice damaged bytes in array data
 (tensorstore has no checksum there), so every array is summed on the device when saved and again when restored.
 """
+import logging
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +13,11 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 
 from mtjax import tree
 from mtjax.training.state import TrainState
 
+log = logging.getLogger('mtjax')
 _fingerprint = jax.jit(tree.fingerprint)
 
 
@@ -103,7 +104,7 @@ class Checkpoints:
         damaged[step] = str(error)
         continue
       for bad, reason in damaged.items():
-        logging.warning('The checkpoint of step %d is damaged: %s. Falling back to step %d.', bad, reason, step)
+        log.warning('The checkpoint of step %d is damaged: %s. Falling back to step %d.', bad, reason, step)
         self._put_aside(bad)
       self.best = result[2]['best']
       return result

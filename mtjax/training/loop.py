@@ -5,6 +5,7 @@ so dispatch stays ahead of the device. What happens at a step depends on the ste
 what an uninterrupted one does.
 """
 import dataclasses
+import logging
 import signal
 import threading
 import time
@@ -13,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from jax.sharding import Mesh
 
 from mtjax.data.streams import Batches, Stream
@@ -21,6 +21,8 @@ from mtjax.parallel import batch_sharding, host_rows, put_batch, replicated
 from mtjax.training.checkpoints import Checkpoints
 from mtjax.training.state import TrainState, Window, eval_params
 from mtjax.training.writers import MetricWriter, progress
+
+log = logging.getLogger('mtjax')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +134,7 @@ def train(
 
       # --- enter the stage: parameters go on, the optimizer starts afresh
       if index and int(state.step) == stage.start:
-        logging.info('Stage %s: steps %d to %d.', stage.name, stage.start, stage.end)
+        log.info('Stage %s: steps %d to %d.', stage.name, stage.start, stage.end)
         state = stage.enter(state)
 
       # --- data, from the position that the step says
@@ -143,42 +145,44 @@ def train(
       examples = sum(stream.batch_size for stream in stage.streams.values())
       clock, clock_step = time.perf_counter(), first
 
-      def save(state, index=index, stage=stage):
-        _check_finite(state, task_names, checkpoints)
-        step = int(state.step)
-        checkpoints.save(state, data=data_state(stage, step), meta={'stage': index})
-
       # --- the loop
       for step in range(first + 1, stage.end + 1):
         state = stage.step(state, put_batch(next(batches), sharding))
         bar.update()
-        last = step == stage.end
-
-        if step % settings.log_every == 0 or last:
+        if step == first + 1:
+          clock, clock_step = time.perf_counter(), step  # what came before was compilation
+        last, stopping = step == stage.end, bool(stop)
+        log_due = step % settings.log_every == 0 or last
+        eval_due = step % settings.eval_every == 0 or last
+        save_due = step % settings.checkpoint_every == 0 or last or stopping
+        if log_due or eval_due or save_due:
           _check_finite(state, task_names, checkpoints)
+
+        if log_due:
           values, state = _read_window(state, task_names, task_weights, mesh)
           elapsed = time.perf_counter() - clock
           values['train/lr'] = float(stage.schedule(step - 1 - stage.start))
-          values['time/steps_per_second'] = (step - clock_step) / elapsed
-          values['time/examples_per_second'] = examples * (step - clock_step) / elapsed
+          if step > clock_step:
+            values['time/steps_per_second'] = (step - clock_step) / elapsed
+            values['time/examples_per_second'] = examples * (step - clock_step) / elapsed
           _write(writer, step, 'train', values)
           bar.set_losses({name: values[f'train/{name}/loss'] for name in task_names})
           clock, clock_step = time.perf_counter(), step
 
         improved = False
-        if step % settings.eval_every == 0 or last:
+        if eval_due:
           metrics = stage.evaluate(eval_params(state), 'validation')
           _write(writer, step, 'validation', metrics)
           improved = checkpoints is not None and _improved(metrics, settings, checkpoints.best)
           if improved:
             checkpoints.best = {'step': step, 'value': metrics[settings.best]}
 
-        if checkpoints is not None and (step % settings.checkpoint_every == 0 or last or improved or stop):
-          save(state)
-        if improved or step % settings.eval_every == 0 or step % settings.checkpoint_every == 0:
+        if checkpoints is not None and (save_due or improved):
+          checkpoints.save(state, data=data_state(stage, step), meta={'stage': index})
+        if eval_due or save_due:
           clock, clock_step = time.perf_counter(), step  # what was spent here is not training time
-        if stop:
-          logging.warning('SIGTERM: stopped at step %d. The same command goes on from there.', step)
+        if stopping:
+          log.warning('SIGTERM: stopped at step %d. The same command goes on from there.', step)
           return state, metrics, True
   return state, metrics, False
 

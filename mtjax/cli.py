@@ -1,0 +1,53 @@
+"""What the entry points share: logging, errors as messages, tables."""
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from absl import app
+from absl import logging as absl_logging
+
+from mtjax import tree
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+  """`absl.app.run` with mtjax's log shown, and the user's mistakes as one line rather than a traceback."""
+
+  def guarded(argv: list[str]) -> None:
+    logging.getLogger('mtjax').setLevel(logging.INFO)
+    absl_logging.get_absl_handler().setFormatter(logging.Formatter('%(message)s'))
+    try:
+      main(argv)
+    except (ValueError, TypeError, FileNotFoundError, FloatingPointError) as error:
+      if absl_logging.get_verbosity() > 0:  # -v 1: the whole story
+        raise
+      print(f'{type(error).__name__}: {error}', file=sys.stderr)
+      sys.exit(1)
+
+  app.run(guarded)
+
+
+def metrics_table(by_split: Mapping[str, Mapping[str, float]]) -> str:
+  """{split: {'eval/<task>/<metric>': value}} -> one line a task and metric, one column a split."""
+  names = list(dict.fromkeys(name for metrics in by_split.values() for name in metrics))
+  rows = [('metric', *by_split)]
+  for name in names:
+    rows.append((name.removeprefix('eval/'), *(_number(metrics.get(name)) for metrics in by_split.values())))
+  return tree.align(rows)
+
+
+def write_report(run: Any, state: Any) -> None:
+  """Writes the report; a missing plotting library is said, not fatal: the run itself is complete."""
+  if jax.process_index() > 0:
+    return
+  try:
+    print(f'Report: {run.report(state)}')
+  except ImportError as error:
+    print(f'No report: {error}', file=sys.stderr)
+
+
+def _number(value: float | None) -> str:
+  if value is None:
+    return '–'
+  return f'{value:,}' if isinstance(value, int) else f'{value:.4f}'

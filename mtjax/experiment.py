@@ -1,0 +1,385 @@
+"""ConfigDict -> a run. The one place where config names meet classes.
+
+  run = mtjax.experiment.build(config)
+  state = run.init()
+  state, metrics = run.train(state)
+  run.evaluate(state)
+"""
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from mtjax import tree
+from mtjax.config import Registry, check_keys, did_you_mean, keywords, to_dict
+from mtjax.data import load
+from mtjax.data import paths as data_paths
+from mtjax.data.sampler import BlockSampler, rates
+from mtjax.data.streams import Stream, check_batch_size, labels_of, mean_tokens
+from mtjax.metrics.collection import Collection
+from mtjax.objective import Objective, stream_key
+from mtjax.parallel import make_mesh, replicated
+from mtjax.run import Run
+from mtjax.tasks import Task
+from mtjax.training.evaluation import Evaluator
+from mtjax.training.loop import Settings, Stage
+from mtjax.training.optimizer import make_optimizer
+from mtjax.training.state import init_state, make_train_step
+
+ENCODERS = Registry('encoder', {
+  'mlp': 'mtjax.encoders:MLP',
+  'lenet': 'mtjax.encoders:LeNet',
+  'vit': 'mtjax.encoders:ViT',
+  'byte_transformer': 'mtjax.encoders:ByteTransformer',
+})
+HEADS = Registry('head', {
+  'classification': 'mtjax.heads:Classification',
+  'linear': 'mtjax.heads:Classification',
+  'soft_classification': 'mtjax.heads:SoftClassification',
+  'regression': 'mtjax.heads:Regression',
+  'multilabel': 'mtjax.heads:MultiLabel',
+  'ordinal': 'mtjax.heads:Ordinal',
+})
+LOSSES = Registry('loss', {name: f'mtjax.losses:{name}' for name in (
+  'softmax_xent', 'soft_xent', 'sigmoid_xent', 'mse', 'mae', 'huber', 'ordinal_nll')})
+METRICS = Registry('metric', {name: f'mtjax.metrics:{name}' for name in (
+  'accuracy', 'macro_f1', 'balanced_accuracy', 'log_loss', 'ece', 'auc', 'average_precision', 'mse', 'mae', 'rmse', 'r2',
+  'pearson', 'spearman')})
+FORMATS = Registry('format', {'bytes': 'mtjax.data.formats:Bytes'})
+SOURCES = Registry('data set', {
+  'mnist': 'mtjax.data.sources.mnist:Mnist',
+  'multimnist': 'mtjax.data.sources.multimnist:MultiMnist',
+})
+
+_SOURCE_KEYS = ('name', 'config', 'splits')
+_STREAM_KEYS = (*_SOURCE_KEYS, 'mixture', 'inputs', 'format', 'batch_size', 'temperature', 'maximum', 'unit', 'block_size')
+_DATA_KEYS = (*_STREAM_KEYS, 'streams', 'seed', 'eval_batch_size', 'in_memory_mb')
+_TASK_KEYS = ('label', 'head', 'loss', 'metrics', 'weight', 'stream', 'rows')
+_STAGE_KEYS = ('name', 'steps', 'data', 'optimizer', 'frozen', 'weights')
+
+
+def default_config() -> ml_collections.ConfigDict:
+  """Every field of a run with its default.
+
+  seed: of parameters and dropout.
+  data: one stream (`name`, a data set of ours or 'tfds:…'; `config`, its variant; `splits`, TFDS expressions; `inputs`,
+    the column(s) fed to the encoder; `format`, new columns; `batch_size`), or several: `streams={name: {…}}`. A stream
+    is a mixture where it has `mixture={source: {name, …, weight}}` in place of `name`; with `temperature`, `maximum`
+    (in place of weights), `unit` ('examples' or 'tokens') and `block_size`. Of all streams: `seed` of the order,
+    `eval_batch_size`, `in_memory_mb`.
+  tasks: {task: dict(label, head, loss?, metrics?, weight=1.0, stream?, rows?)}; `rows` is the source whose rows a task
+    reads in a mixture.
+  encoder: dict(name, …).
+  optimizer: dict(name, lr, …), see `mtjax.training.optimizer`.
+  frozen: regular expressions over parameter paths that are not trained.
+  ema: decay of the moving average of the parameters that is evaluated, 0 = none.
+  steps: updates, where there is one stage.
+  stages: list of dict(name, steps, data?, optimizer?, frozen?, weights?={task: weight}); what a stage leaves out it takes
+    from the top. Evaluation is on the top's data throughout.
+  log_every, eval_every, checkpoint_every: periods in steps. keep_checkpoints: how many of the last stay.
+  best: dict(metric='eval/…', mode='min'|'max'): the validation metric that chooses the best checkpoint.
+  mesh: dict(data=-1): devices over which batches are split, -1 = all.
+  tensorboard: whether to write its events too (extra `tensorboard`).
+  """
+  return ml_collections.ConfigDict({
+    'seed': 0,
+    'data': {'batch_size': 128, 'seed': 0},
+    'tasks': {},
+    'encoder': {},
+    'optimizer': {'name': 'adam', 'lr': 1e-3},
+    'frozen': (),
+    'ema': 0.0,
+    'steps': 1000,
+    'stages': (),
+    'log_every': 50,
+    'eval_every': 500,
+    'checkpoint_every': 500,
+    'keep_checkpoints': 2,
+    'best': {'metric': 'eval/loss', 'mode': 'min'},
+    'mesh': {'data': -1},
+    'tensorboard': True,
+  })
+
+
+def build(config: Any, workdir: str | pathlib.Path | None = None, command: str | None = None) -> Run:
+  """Checks a config and puts together what it names.
+
+  Args:
+    config: a ConfigDict or dict with (some of) the fields of `default_config`.
+    workdir: where the run keeps its files; None = nowhere (a notebook).
+    command: how it was started, for the report.
+
+  Raises ValueError naming the field, the value and what is allowed.
+  """
+  config = _complete(config)
+  mesh = make_mesh(config['mesh'])
+  data = _data_config(config['data'], 'data')
+  streams = {name: _stream(name, spec, data, config['tasks'], mesh) for name, spec in data['streams'].items()}
+  tasks = {name: _task(name, spec, streams) for name, spec in config['tasks'].items()}
+  encoder = ENCODERS.build(config['encoder'], 'encoder')
+
+  stage_streams = []
+  for i, stage in enumerate(config['stages']):
+    if 'data' not in stage:
+      stage_streams.append(streams)
+      continue
+    own = _data_config({**config['data'], **stage['data']} if 'streams' not in stage['data'] else stage['data'],
+                       f'stages.{i}.data')
+    stage_streams.append({n: _stream(n, spec, own, config['tasks'], mesh) for n, spec in own['streams'].items()})
+  inputs = {name: stream.inputs for group in (*stage_streams, streams) for name, stream in group.items()}
+  objective = Objective(encoder, tasks, inputs)
+  for stream in streams.values():
+    _check_labels(stream, tasks)
+
+  rng = jax.random.key(config['seed'])
+  example = {name: stream.train_batch(0, slice(0, 1)) for name, stream in streams.items()}
+  init_params = functools.partial(objective.init, stream_key(rng, 'params'), example)
+  shapes = jax.eval_shape(init_params)
+  evaluator = Evaluator(objective, streams, _weights(tasks, {}), mesh, data.get('eval_batch_size'))
+  stages = []
+  for spec, own in zip(config['stages'], stage_streams):
+    start = stages[-1].end if stages else 0
+    stages.append(_stage(spec, config, start, own, objective, shapes, mesh, rng, evaluator))
+  settings = _settings(config, tasks)
+  first = _stage_init(config['stages'][0], config, shapes, len(tasks))
+  return Run(config=config, mesh=mesh, streams=streams, objective=objective, stages=stages, settings=settings,
+             evaluator=evaluator, workdir=workdir, command=command,
+             init_fn=jax.jit(lambda: first(init_params()), out_shardings=replicated(mesh)),
+             abstract_fn=lambda stage: jax.eval_shape(
+               lambda: _stage_init(config['stages'][stage], config, shapes, len(tasks))(init_params())))
+
+
+def load_run(workdir: str | pathlib.Path) -> Run:
+  """The run of an existing workdir, built from its config.json."""
+  path = pathlib.Path(workdir) / 'config.json'
+  if not path.exists():
+    raise FileNotFoundError(f'{workdir} is no run folder: it has no config.json.')
+  return build(json.loads(path.read_text()), workdir)
+
+
+def _complete(config: Any) -> dict[str, Any]:
+  """The whole config as plain data, checked for keys and numbers; `stages` is filled in where there is only one."""
+  given, defaults = to_dict(config), to_dict(default_config())
+  check_keys(given, defaults, '')
+  config = defaults | given
+  for field in ('optimizer', 'best', 'mesh'):
+    if not isinstance(config[field], dict):
+      raise ValueError(f"'{field}' must be a dict, got {config[field]!r}.")
+  for field in ('log_every', 'eval_every', 'checkpoint_every', 'keep_checkpoints', 'steps'):
+    if not isinstance(config[field], int) or config[field] < 1:
+      raise ValueError(f"'{field}' must be a whole number >= 1, got {config[field]!r}.")
+  if not 0 <= config['ema'] < 1:
+    raise ValueError(f"'ema' must be in 0 … 1 (exclusive), got {config['ema']!r}.")
+  if not config['tasks']:
+    raise ValueError("'tasks' is empty: name at least one, e.g. dict(left=dict(label='left', "
+                     "head=dict(name='classification', classes=10))).")
+  for i, stage in enumerate(config['stages']):
+    check_keys(stage, _STAGE_KEYS, f'stages.{i}')
+    if not isinstance(stage.get('steps'), int) or stage['steps'] < 1:
+      raise ValueError(f"'stages.{i}.steps' must be a whole number >= 1, got {stage.get('steps')!r}.")
+    check_keys(stage.get('weights', {}), config['tasks'], f'stages.{i}.weights')
+  config['stages'] = config['stages'] or [{'name': 'train', 'steps': config['steps']}]
+  return config
+
+
+def _data_config(data: Mapping[str, Any], where: str) -> dict[str, Any]:
+  """Both ways to write `data` as one: {'streams': {name: {…}}, 'seed': …, …}."""
+  check_keys(data, _DATA_KEYS, where)
+  shared = {'batch_size': 128, **{k: v for k, v in data.items() if k not in ('streams', 'name')}}
+  if ('name' in data or 'mixture' in data) == ('streams' in data):
+    raise ValueError(f"'{where}' needs either a name (one data set), a mixture, or streams={{name: {{…}}}}.")
+  streams = data.get('streams') or {data.get('name', 'mixture').split(':')[-1].replace('/', '_'): dict(data)}
+  merged = {}
+  for name, spec in streams.items():
+    if data.get('streams'):
+      check_keys(spec, _STREAM_KEYS, f'{where}.streams.{name}')
+    merged[name] = {**{k: v for k, v in shared.items() if k in _STREAM_KEYS}, **spec, 'where': f'{where}.{name}'}
+  return {'seed': 0, **shared, 'streams': merged}
+
+
+def _stream(name: str, spec: Mapping[str, Any], data: Mapping[str, Any], tasks: Mapping, mesh) -> Stream:
+  where = spec['where']
+  check_batch_size(spec['batch_size'], mesh.shape['data'], 'data', f'{where}.batch_size')
+  if data.get('eval_batch_size') is not None:
+    check_batch_size(data['eval_batch_size'], mesh.shape['data'], 'data', 'data.eval_batch_size')
+  entries = spec.get('mixture') or {name: {k: spec[k] for k in _SOURCE_KEYS if k in spec}}
+  opened, inputs = {}, spec.get('inputs')
+  for source, entry in entries.items():
+    check_keys(entry, (*_SOURCE_KEYS, 'weight'), f'{where}.{source}')
+    builder, default_inputs, formats = _builder(entry, f'{where}.{source}')
+    inputs = inputs or default_inputs
+    formats = to_dict(spec.get('format')) or formats
+    formats = {column: FORMATS.build(f, f'{where}.format.{column}') for column, f in formats.items()}
+    bound = data.get('in_memory_mb')
+    opened[source] = load.open_data_set(
+      builder, splits=entry.get('splits'), formats=formats,
+      **({} if bound is None else {'in_memory_bytes': bound << 20}))
+  if not inputs:
+    raise ValueError(f"'{where}.inputs' must name the column(s) fed to the encoder. "
+                     f'Columns: {", ".join(next(iter(opened.values())).splits["train"].names)}.')
+  inputs = inputs if isinstance(inputs, str) else tuple(inputs)
+  sampler = BlockSampler(
+    [len(d.splits['train']) for d in opened.values()],
+    _shares(spec, entries, opened, inputs, where),
+    block_size=spec.get('block_size', 256), seed=data['seed'])
+  labels = {t['label'] for n, t in tasks.items() if _stream_of(n, t, data['streams']) == name and 'label' in t}
+  stream = Stream(name, {n: d.splits for n, d in opened.items()}, inputs, tuple(sorted(labels)), spec['batch_size'],
+                  sampler, mixture=bool(spec.get('mixture')), data_sets=opened)
+  stream.schema  # noqa: B018  (checks the columns)
+  return stream
+
+
+def _builder(entry: Mapping[str, Any], where: str) -> tuple[Any, Any, dict]:
+  """(TFDS builder, default inputs, default formats) of a source."""
+  name = entry.get('name')
+  if isinstance(name, str) and name.startswith('tfds:'):
+    return load.tfds_builder(name, entry.get('config')), None, {}
+  if name is None:
+    raise ValueError(f"'{where}' needs a name. Known: {', '.join(sorted(SOURCES))}, or 'tfds:…'.")
+  factory = SOURCES.lookup(name)
+  configs = [c.name for c in getattr(factory, 'BUILDER_CONFIGS', ())]
+  if entry.get('config') is not None and entry['config'] not in configs:
+    raise ValueError(f"Data set {name!r} has no config {entry['config']!r}. {did_you_mean(entry['config'], configs)}")
+  builder = factory(data_dir=data_paths.prepared(), config=entry.get('config'), file_format='array_record')
+  return builder, getattr(factory, 'INPUTS', None), dict(getattr(factory, 'FORMAT', {}))
+
+
+def _shares(spec, entries, opened, inputs, where) -> np.ndarray | None:
+  """Each source's share of the examples of a mixture."""
+  if not spec.get('mixture'):
+    return None
+  weights = [entry.get('weight') for entry in entries.values()]
+  if any(w is None for w in weights) and any(w is not None for w in weights):
+    raise ValueError(f"'{where}': give every source of the mixture a weight, or none.")
+  sizes = [len(d.splits['train']) for d in opened.values()]
+  shares = rates(sizes, weights=None if weights[0] is None else weights,
+                 temperature=spec.get('temperature', 1.0), maximum=spec.get('maximum'))
+  unit = spec.get('unit', 'examples')
+  if unit not in ('examples', 'tokens'):
+    raise ValueError(f"'{where}.unit' must be 'examples' or 'tokens', got {unit!r}.")
+  if unit == 'tokens':
+    if not isinstance(inputs, str):
+      raise ValueError(f"'{where}.unit' = 'tokens' needs one input column of tokens, got inputs={inputs!r}.")
+    shares = shares / np.array([mean_tokens(d.splits['train'], inputs) for d in opened.values()])
+  return shares / shares.sum()
+
+
+def _stream_of(name: str, spec: Mapping[str, Any], streams: Mapping[str, Any]) -> str:
+  """The stream that a task reads: the one it names, the one called like it, or the only one."""
+  stream = spec.get('stream') or (name if name in streams else None) or (next(iter(streams)) if len(streams) == 1 else None)
+  if stream not in streams:
+    raise ValueError(f"'tasks.{name}.stream' is {stream!r}. {did_you_mean(stream or name, streams)}")
+  return stream
+
+
+def _task(name: str, spec: Mapping[str, Any], streams: Mapping[str, Stream]) -> Task:
+  where = f'tasks.{name}'
+  check_keys(spec, _TASK_KEYS, where)
+  if 'label' not in spec or 'head' not in spec:
+    raise ValueError(f"'{where}' needs a label (a column of its stream) and a head.")
+  stream = streams[_stream_of(name, spec, streams)]
+  head = HEADS.build(spec['head'], f'{where}.head')
+  loss = _loss(spec.get('loss') or head.default_loss, f'{where}.loss')
+  metrics = {}
+  for metric in spec.get('metrics') or head.default_metrics:
+    metric_name = metric if isinstance(metric, str) else metric.get('name')
+    takes_kind = 'kind' in (keywords(METRICS.lookup(metric_name)) or ())
+    metrics[metric_name.split(':')[-1]] = METRICS.build(
+      metric, f'{where}.metrics', **({'kind': head.kind} if takes_kind and 'kind' not in to_dict(metric) else {}))
+  rows, row_id = spec.get('rows') or (name if stream.mixture and name in stream.sources else None), None
+  if rows is not None:
+    if not stream.mixture or rows not in stream.sources:
+      known = stream.sources if stream.mixture else ()
+      raise ValueError(f"'{where}.rows' is {rows!r}, no source of a mixture. {did_you_mean(rows, known)}")
+    row_id = list(stream.sources).index(rows)
+  weight = spec.get('weight', 1.0)
+  _check_weight(weight, f'{where}.weight')
+  return Task(name, stream.name, spec['label'], head, loss, Collection(metrics), float(weight), row_id)
+
+
+def _loss(spec: Any, where: str) -> Callable:
+  spec = {'name': spec} if isinstance(spec, str) else dict(spec)
+  function = LOSSES.lookup(spec.pop('name', None))
+  check_keys(spec, [k for k in keywords(function) or spec if k not in ('outputs', 'label', 'mask')], where)
+  return functools.partial(function, **spec) if spec else function
+
+
+def _check_weight(weight: Any, where: str) -> None:
+  if not isinstance(weight, (int, float)) or not weight > 0 or not np.isfinite(weight):
+    raise ValueError(f"'{where}' must be a finite number > 0, got {weight!r}. To leave a task out, remove it.")
+
+
+def _check_labels(stream: Stream, tasks: Mapping[str, Task]) -> None:
+  """Labels that a head cannot produce are an error before anything is compiled."""
+  for task in tasks.values():
+    if task.stream != stream.name:
+      continue
+    for source, split, label, mask in labels_of(stream, task.label):
+      if task.row_id is not None and source != list(stream.sources)[task.row_id]:
+        continue
+      known = mask.reshape(len(mask), -1).all(1) if mask.ndim > 1 else mask
+      try:
+        task.head.check_label(label[known], task.label)
+      except ValueError as error:
+        raise ValueError(f"Task '{task.name}', {split} split of '{source}': {error}") from error
+
+
+def _weights(tasks: Mapping[str, Task], override: Mapping[str, float]) -> np.ndarray:
+  return np.array([override.get(name, task.weight) for name, task in tasks.items()], np.float32)
+
+
+def _trainable(frozen: Any, shapes: Any) -> dict[str, bool]:
+  """{path: bool}; raises ValueError when nothing is left to train."""
+  chosen = tree.select(tuple(frozen), shapes)
+  if all(chosen.values()):
+    raise ValueError(f"'frozen' = {list(frozen)} matches every parameter: nothing is left to train.")
+  return {path: not is_frozen for path, is_frozen in chosen.items()}
+
+
+def _stage_init(spec: Mapping[str, Any], config: Mapping[str, Any], shapes: Any, num_tasks: int) -> Callable:
+  """(params, step, ema of the stage before) -> the state at the start of a stage."""
+  trainable = _trainable(spec.get('frozen', config['frozen']), shapes)
+  learnt, _ = tree.partition(shapes, trainable)
+  tx, _ = make_optimizer(spec.get('optimizer', config['optimizer']), learnt, spec['steps'])
+  return lambda params, step=0, old_ema=None: init_state(
+    params, tx, trainable, num_tasks, config['ema'], step, old_ema)
+
+
+def _stage(spec, config, start, streams, objective, shapes, mesh, rng, evaluator) -> Stage:
+  for task, weight in spec.get('weights', {}).items():
+    _check_weight(weight, f'stages.weights.{task}')
+  trainable = _trainable(spec.get('frozen', config['frozen']), shapes)
+  learnt, _ = tree.partition(shapes, trainable)
+  tx, schedule = make_optimizer(spec.get('optimizer', config['optimizer']), learnt, spec['steps'])
+  step = make_train_step(objective, tx, trainable, _weights(objective.tasks, spec.get('weights', {})),
+                         stream_key(rng, 'train'), config['ema'])
+  begin = _stage_init(spec, config, shapes, len(objective.tasks))
+  return Stage(
+    name=spec.get('name', f'from {start}'), start=start, end=start + spec['steps'], streams=streams,
+    trainable=trainable, schedule=schedule,
+    enter=jax.jit(lambda state: begin(state.params, state.step, state.ema), out_shardings=replicated(mesh)),
+    step=jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh)), evaluate=evaluator)
+
+
+def _settings(config: Mapping[str, Any], tasks: Mapping[str, Task]) -> Settings:
+  best = {'metric': 'eval/loss', 'mode': 'min', **config['best']}
+  check_keys(best, ('metric', 'mode'), 'best')
+  if best['mode'] not in ('min', 'max'):
+    raise ValueError(f"'best.mode' must be 'min' or 'max', got {best['mode']!r}.")
+  names = ['eval/loss', *(f'eval/{t.name}/{m}' for t in tasks.values() for m in ('loss', *t.metrics.names))]
+  if best['metric'] not in names:
+    raise ValueError(f"'best.metric' is {best['metric']!r}; the best checkpoint is chosen on the validation split. "
+                     f'{did_you_mean(best["metric"], names)}')
+  return Settings(**{k: config[k] for k in ('log_every', 'eval_every', 'checkpoint_every')},
+                  best=best['metric'], best_mode=best['mode'])
+
+
+def replace(config: Any, **fields: Any) -> ml_collections.ConfigDict:
+  """A copy of a config with some top-level fields replaced (for sweeps and notebooks)."""
+  return ml_collections.ConfigDict({**to_dict(config), **fields})
+

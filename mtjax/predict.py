@@ -1,0 +1,31 @@
+r"""Every task's outputs for inputs of one's own.
+
+  python -m mtjax.predict --workdir=runs/joint --input=FILE.npz|FILE.jsonl|FOLDER_OF_PNGS --output=FILE.jsonl|FILE.npz
+
+.npz: one array [N, …] a column that the encoder reads (a single array needs no name). .jsonl: one object a line with
+these columns, or with the columns that their format reads ({"text": "…"}). Folder: its *.png, sorted by name.
+"""
+from absl import flags
+
+from mtjax import cli, experiment, prediction_io
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
+_INPUT = flags.DEFINE_string('input', None, 'FILE.npz, FILE.jsonl or a folder of PNGs.', required=True)
+_OUTPUT = flags.DEFINE_string('output', None, 'FILE.jsonl or FILE.npz.', required=True)
+_STREAM = flags.DEFINE_string('stream', None, 'Whose tasks; by default of every stream that reads such inputs.')
+_CHECKPOINT = flags.DEFINE_string('checkpoint', 'last', "'last', 'best' (on validation) or a step.")
+
+
+def main(argv: list[str]) -> None:
+  """Reads, predicts, writes."""
+  del argv
+  prediction_io.check_output(_OUTPUT.value)
+  run = experiment.load_run(_WORKDIR.value)
+  inputs, names = prediction_io.read_inputs(_INPUT.value, run.streams, _STREAM.value)
+  outputs = run.predict(run.restore(_CHECKPOINT.value), inputs, stream=_STREAM.value)
+  prediction_io.write_outputs(_OUTPUT.value, outputs, names)
+  print(f'{len(names)} predictions of {", ".join(outputs)}: {_OUTPUT.value}')
+
+
+if __name__ == '__main__':
+  cli.run(main)

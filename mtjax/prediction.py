@@ -1,0 +1,136 @@
+"""Predictions: a batch of inputs -> every task's outputs, decoded; and sample predictions for the report."""
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from mtjax.config import did_you_mean
+from mtjax.data.formats import decode_bytes
+from mtjax.data.streams import Stream
+from mtjax.metrics.decode import predictions, probabilities
+from mtjax.objective import Objective
+from mtjax.parallel import replicated
+from mtjax.tasks import Task
+
+
+class Predictor:
+  """Runs encoder and heads on inputs of one's own.
+
+  Args:
+    objective: model and tasks.
+    streams: {name: stream}; they say what inputs look like.
+    mesh: where it runs.
+  """
+
+  def __init__(self, objective: Objective, streams: Mapping[str, Stream], mesh: Mesh):
+    self._objective, self._streams, self._mesh = objective, dict(streams), mesh
+    self._run = jax.jit(self._outputs, static_argnames='tasks', out_shardings=replicated(mesh))
+
+  def __call__(self, params: Any, inputs: Any, stream: str | None = None,
+               batch_size: int = 256) -> dict[str, dict[str, np.ndarray]]:
+    """{task: {'prediction': [N, …], 'probabilities': [N, C], …}}; see `decode`.
+
+    Args:
+      params: of the whole model.
+      inputs: array [N, …], or {column: array}.
+      stream: whose tasks; None = of every stream that reads such inputs.
+      batch_size: rows at a time; the last batch is padded.
+    """
+    columns = self._check(inputs, stream)
+    streams = [stream] if stream else [n for n, s in self._streams.items() if self._fits(s, columns)]
+    tasks = tuple(t.name for t in self._objective.tasks.values() if t.stream in streams)
+    x = self._objective.stream_inputs(streams[0], columns)
+    total = len(jax.tree.leaves(x)[0])
+    size = min(batch_size, total)
+    parts = []
+    for start in range(0, total, size):
+      index = np.minimum(np.arange(start, start + size), total - 1)
+      out = jax.device_get(self._run(params, jax.tree.map(lambda a, index=index: a[index], x), tasks=tasks))
+      parts.append(jax.tree.map(lambda a, keep=min(size, total - start): a[:keep], out))
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in tasks}
+    return {name: decode(self._objective.tasks[name], out) for name, out in whole.items()}
+
+  def samples(self, params: Any, split: str = 'test', per_task: int = 24) -> dict[str, dict[str, Any]]:
+    """The first labelled rows of every task with what was predicted, in the form of the report."""
+    from mtjax.studies.html import encode_image
+
+    found = {}
+    for name, task in self._objective.tasks.items():
+      stream = self._streams[task.stream]
+      size = min(256, stream.num_rows(split))
+      batch = next(stream.eval_batches(split, size))
+      view = jax.device_get(task.view(batch))
+      mask = view['mask'].reshape(len(view['mask']), -1).any(1)
+      rows = np.flatnonzero(mask)[:per_task]
+      if not len(rows):
+        continue
+      x = self._objective.stream_inputs(task.stream, {k: v[rows] for k, v in batch.items()})
+      output = decode(task, np.asarray(self._run(params, x, tasks=(name,))[name]))
+      show = functools.partial(_show_input, encode_image=encode_image)
+      names = next(iter(stream.data_sets.values())).class_names.get(task.label)
+      found[name] = {'kind': task.head.kind, 'rows': [
+        {'input': show(x, i), **_compare(task.head.kind, output, i, view['label'][row], names)}
+        for i, row in enumerate(rows)]}
+    return found
+
+  def _outputs(self, params, inputs, tasks):
+    features = self._objective.encode(params, inputs)
+    return {name: self._objective.head(params, self._objective.tasks[name], features) for name in tasks}
+
+  def _check(self, inputs: Any, stream: str | None) -> dict[str, np.ndarray]:
+    if stream is not None and stream not in self._streams:
+      raise ValueError(f'Unknown stream {stream!r}. {did_you_mean(stream, self._streams)}')
+    candidates = [self._streams[stream]] if stream else list(self._streams.values())
+    columns = dict(inputs) if isinstance(inputs, Mapping) else None
+    for candidate in candidates:
+      names = candidate.input_columns
+      given = columns if columns is not None else {names[0]: inputs} if len(names) == 1 else None
+      if given is not None and len(given) == 1 and len(names) == 1:
+        given = {names[0]: next(iter(given.values()))}  # a single array needs no name
+      if given is not None and self._fits(candidate, given):
+        return {name: np.asarray(given[name]) for name in names}
+    wanted = '; '.join(f"stream '{s.name}' reads " + ', '.join(
+      f'{n} [N, {", ".join(map(str, s.schema[n][0]))}] {s.schema[n][1]}' for n in s.input_columns) for s in candidates)
+    shown = inputs if isinstance(inputs, Mapping) else {'the input': inputs}
+    got = ', '.join(f'{n} {list(np.shape(a))} {np.asarray(a).dtype}' for n, a in shown.items())
+    raise ValueError(f'Inputs of the wrong shape: got {got}; but {wanted}.')
+
+  def _fits(self, stream: Stream, columns: Mapping[str, Any]) -> bool:
+    return all(
+      name in columns and np.shape(columns[name])[1:] == stream.schema[name][0] and len(columns[name])
+      and np.asarray(columns[name]).dtype.kind in _KINDS[stream.schema[name][1].kind] for name in stream.input_columns)
+
+
+_KINDS = {'f': 'fiu', 'i': 'iu', 'u': 'fiu', 'b': 'b'}
+
+
+def decode(task: Task, outputs: np.ndarray) -> dict[str, np.ndarray]:
+  """A head's raw outputs -> {'prediction'} and, where the head has them, {'probabilities'}."""
+  decoded = {'prediction': np.asarray(predictions(outputs, task.head.kind))}
+  if task.head.kind != 'identity':
+    decoded['probabilities'] = np.asarray(probabilities(outputs, task.head.kind))
+  return decoded
+
+
+def _show_input(x: Any, i: int, encode_image) -> dict[str, Any]:
+  x = jax.tree.leaves(x)[0][i]
+  if x.dtype == np.uint8 and x.ndim in (2, 3):
+    return {'type': 'image', 'png': encode_image(x)}
+  if x.dtype == np.int32 and x.ndim == 1:
+    return {'type': 'text', 'text': decode_bytes(x)}
+  return {'type': 'vector', 'values': np.asarray(x, np.float64).reshape(-1)[:16].tolist()}
+
+
+def _compare(kind: str, output: Mapping[str, np.ndarray], i: int, label: Any, names: list[str] | None) -> dict[str, Any]:
+  prediction = output['prediction'][i]
+  if np.ndim(label) or np.ndim(prediction) or kind == 'identity':
+    show = lambda v: ', '.join(f'{float(x):.3g}' for x in np.ravel(v)[:8])
+    return {'label': show(label), 'prediction': show(prediction), 'detail': '', 'correct': None}
+  name = lambda c: names[int(c)] if names else str(int(c))
+  p = output['probabilities'][i]
+  share = p if np.ndim(p) == 0 else p[int(prediction)]
+  return {'label': name(label), 'prediction': name(prediction), 'detail': f'p = {float(share):.2f}',
+          'correct': bool(int(prediction) == int(label))}
