@@ -10,6 +10,7 @@ CORE = [
   'orbax-checkpoint>=0.12.8,<0.13',
   'ml_collections>=1.1',
   'tensorflow-datasets>=4.9.10,<5',
+  'importlib_resources',  # tensorflow-datasets 4.9.10 imports it without declaring it
   'array_record',
   'grain>=0.2.18,<0.3',
   'absl-py',

@@ -1,11 +1,13 @@
 """What the entry points share: logging, errors as messages, tables."""
 import logging
+import pathlib
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-from absl import app
+from absl import app, flags
 from absl import logging as absl_logging
 
 from mtjax import tree
@@ -15,8 +17,9 @@ def run(main: Callable[[list[str]], None]) -> None:
   """`absl.app.run` with mtjax's log shown, and the user's mistakes as one line rather than a traceback."""
 
   def guarded(argv: list[str]) -> None:
-    logging.getLogger('mtjax').setLevel(logging.INFO)
-    absl_logging.get_absl_handler().setFormatter(logging.Formatter('%(message)s'))
+    show_log()
+    if not flags.FLAGS['verbosity'].present:
+      absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells a line a file at INFO
     try:
       main(argv)
     except (ValueError, TypeError, FileNotFoundError, FloatingPointError) as error:
@@ -25,7 +28,21 @@ def run(main: Callable[[list[str]], None]) -> None:
       print(f'{type(error).__name__}: {error}', file=sys.stderr)
       sys.exit(1)
 
-  app.run(guarded)
+  try:
+    app.run(guarded)
+  except (AttributeError, KeyError) as error:  # an override of a field that the config lacks: ml_collections names the nearest
+    if 'Did you mean' not in str(error):
+      raise
+    print(f'Unknown config key {error.args[0]}', file=sys.stderr)
+    sys.exit(1)
+
+
+def show_log() -> None:
+  """mtjax's own log lines on stderr, as they are."""
+  log, handler = logging.getLogger('mtjax'), logging.StreamHandler()
+  handler.setFormatter(logging.Formatter('%(message)s'))
+  log.setLevel(logging.INFO)
+  log.handlers, log.propagate = [handler], False
 
 
 def metrics_table(by_split: Mapping[str, Mapping[str, float]]) -> str:
@@ -35,6 +52,13 @@ def metrics_table(by_split: Mapping[str, Mapping[str, float]]) -> str:
   for name in names:
     rows.append((name.removeprefix('eval/'), *(_number(metrics.get(name)) for metrics in by_split.values())))
   return tree.align(rows)
+
+
+def command() -> str:
+  """The command line as a user would type it."""
+  program = pathlib.Path(sys.argv[0])
+  shown = f'python -m mtjax.{program.stem}' if program.parent.name == 'mtjax' else sys.argv[0]
+  return ' '.join([shown, *map(shlex.quote, sys.argv[1:])])
 
 
 def write_report(run: Any, state: Any) -> None:

@@ -7,8 +7,6 @@ import logging
 import os
 import pathlib
 import platform
-import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,7 +19,7 @@ from mtjax import tree
 from mtjax.config import differences, to_dict
 from mtjax.data.streams import Stream
 from mtjax.objective import Objective
-from mtjax.parallel import replicated
+from mtjax.parallel import batch_sharding, host_rows, put_batch, replicated
 from mtjax.prediction import Predictor
 from mtjax.training.checkpoints import Checkpoints
 from mtjax.training.evaluation import Evaluator
@@ -144,6 +142,12 @@ class Run:
       (self.workdir / 'samples.json').write_text(json.dumps(samples))
     return write_run_report(self.workdir, samples=samples)
 
+  def batch(self, step: int) -> dict[str, Any]:
+    """The training batch of a step, on the devices, as it goes into the objective."""
+    rows = {name: host_rows(stream.batch_size) for name, stream in self.streams.items()}
+    batch = {name: stream.train_batch(step, rows[name]) for name, stream in self.streams.items()}
+    return put_batch(batch, batch_sharding(self.mesh))
+
   def describe(self) -> str:
     """What is printed at start: streams, tasks, parameters."""
     shapes = self._abstract_fn(0).params
@@ -220,7 +224,7 @@ class Run:
     device = jax.devices()[0]
     learnt, _ = tree.partition(self._abstract_fn(0).params, self.stages[0].trainable)
     facts = {
-      'command': self._command or ' '.join(map(shlex.quote, sys.argv)),
+      'command': self._command or 'from Python: mtjax.experiment.build(config, workdir)',
       'versions': {name: importlib.metadata.version(name) for name in ('mtjax', 'jax', 'flax', 'optax', 'orbax-checkpoint')
                    if _installed(name)} | {'python': platform.python_version()},
       'device': f'{device.device_kind} x {self.mesh.size}',

@@ -22,7 +22,7 @@ def main(argv: list[str]) -> None:
   """Builds, trains, evaluates, reports."""
   del argv
   log = logging.getLogger('mtjax')
-  run = experiment.build(_CONFIG.value, _WORKDIR.value)
+  run = experiment.build(_CONFIG.value, _WORKDIR.value, cli.command())
   log.info('%s', run.describe())
   state = run.init()
   state, _ = run.train(state)

@@ -1,8 +1,18 @@
-"""One setting for all tests: eight virtual CPU devices, and no silent rank promotion."""
+"""Settings of all tests: eight virtual CPU devices, no silent rank promotion, one data folder and compile cache."""
 import os
+import pathlib
+import sys
+import tempfile
 
 os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# Workers of pytest-xdist and child processes inherit these, so that each data set is prepared and each program compiled once.
+os.environ.setdefault('MTJAX_DATA', tempfile.mkdtemp(prefix='mtjax-tests-'))
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', os.path.join(os.environ['MTJAX_DATA'], 'compiled'))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
+sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
 import jax  # noqa: E402
 

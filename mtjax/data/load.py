@@ -1,8 +1,11 @@
 """Opens data sets: a TFDS builder of ours, or any name that TFDS knows ('tfds:glue/mrpc'), as tables by split."""
+import contextlib
 import dataclasses
+import fcntl
 import itertools
 import pathlib
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mtjax.data import paths
@@ -46,8 +49,13 @@ def open_data_set(
     in_memory_bytes: splits below this size are read into arrays.
   """
   splits = DEFAULT_SPLITS | dict(splits or {})
+  import tensorflow_datasets as tfds  # here, because `import mtjax` stays light
+
   name = builder.info.full_name
-  builder.download_and_prepare()
+  if not sys.stderr.isatty():
+    tfds.disable_progress_bar()
+  with _locked(pathlib.Path(builder.data_dir).parent / '.lock'):  # runs started together prepare it once
+    builder.download_and_prepare()
   _check_splits(builder, splits)
   tables = {}
   for split, expression in splits.items():
@@ -58,6 +66,14 @@ def open_data_set(
   features = builder.info.features
   names = {column: list(feature.names) for column, feature in features.items() if getattr(feature, 'names', None)}
   return DataSet(name, str(builder.info.version), tables, names, dict(formats or {}))
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with path.open('w') as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    yield
 
 
 def tfds_builder(name: str, config: str | None = None) -> Any:

@@ -5,6 +5,7 @@ read once into arrays; larger ones are read record by record from array_record f
 float32, text as bytes; a nested feature is named by its path, 'answers/text'.
 """
 import hashlib
+import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -217,6 +218,6 @@ def _write_cache(path: pathlib.Path | None, columns: Mapping[str, np.ndarray]) -
     else:
       return  # ragged arrays: not worth a format of their own
   if path is not None:
-    temporary = path.with_suffix('.tmp.npz')
+    temporary = path.with_suffix(f'.{os.getpid()}.tmp.npz')
     np.savez(temporary, **flat)
     temporary.replace(path)

@@ -166,7 +166,7 @@ def train(
             values['time/steps_per_second'] = (step - clock_step) / elapsed
             values['time/examples_per_second'] = examples * (step - clock_step) / elapsed
           _write(writer, step, 'train', values)
-          bar.set_losses({name: values[f'train/{name}/loss'] for name in task_names})
+          bar.set_postfix({name: values[f'train/{name}/loss'] for name in task_names}, refresh=False)
           clock, clock_step = time.perf_counter(), step
 
         improved = False

@@ -120,7 +120,7 @@ def make_train_step(
     updates, opt_state = tx.update(gradient, state.opt_state, learnt)
     learnt = optax.apply_updates(learnt, updates)
 
-    grad_norm = optax.global_norm(gradient)
+    grad_norm = optax.tree.norm(gradient)
     bad = ~jnp.isfinite(jnp.append(losses.sums, grad_norm))
     average = jax.tree.map(lambda m, p: ema * m + (1 - ema) * p, state.ema, learnt) if ema else {}
     return TrainState(
