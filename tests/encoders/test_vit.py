@@ -14,14 +14,16 @@ def images(*shape):
   return np.random.default_rng(0).random(shape).astype(np.float32)
 
 
-def initialised(vit, x):
-  return jax.device_get(jax.jit(vit.init)(jax.random.key(0), x))
+def parameters(vit, x):
+  rng = np.random.default_rng(1)
+  shapes = jax.eval_shape(vit.init, jax.random.key(0), x)
+  return jax.tree.map(lambda s: rng.normal(scale=0.3, size=s.shape).astype(s.dtype), shapes)
 
 
 @pytest.mark.parametrize('pool', ['cls', 'mean'])
 def test_maps_are_the_tokens_of_the_patches_in_reading_order(pool):
   vit, x = encoders.ViT(pool=pool, **FIELDS), images(2, 4, 6, 3)
-  features = jax.device_get(jax.jit(vit.apply)(initialised(vit, x), x))
+  features = jax.device_get(jax.jit(vit.apply)(parameters(vit, x), x))
   patches = features.tokens[:, 1:] if pool == 'cls' else features.tokens
   (grid,) = features.maps
   for row in range(2):
@@ -33,18 +35,18 @@ def test_maps_are_the_tokens_of_the_patches_in_reading_order(pool):
 
 def test_embedding_is_one_linear_map_of_each_patch():
   vit, x = encoders.ViT(pool='mean', **FIELDS), images(1, 2, 4, 3)
-  variables = initialised(vit, x)
+  variables = parameters(vit, x)
   capture = functools.partial(vit.apply, capture_intermediates=lambda module, _: module.name == 'embed')
   _, state = jax.device_get(jax.jit(capture)(variables, x))
   (embedded,) = state['intermediates']['embed']['__call__']
-  kernel = variables['params']['embed']['kernel'].reshape(-1, 8)
-  np.testing.assert_allclose(embedded[0, 0, 1], x[0, :, 2:].reshape(-1) @ kernel, atol=1e-5)
+  kernel, bias = (variables['params']['embed'][name] for name in ('kernel', 'bias'))
+  np.testing.assert_allclose(embedded[0, 0, 1], x[0, :, 2:].reshape(-1) @ kernel.reshape(-1, 8) + bias, atol=1e-5)
 
 
 def test_without_positions_the_mean_does_not_see_the_order_of_patches():
   vit, x = encoders.ViT(pool='mean', **FIELDS), images(1, 4, 4, 1)
   swapped = np.concatenate([x[:, 2:], x[:, :2]], axis=1)
-  variables = initialised(vit, x)
+  variables = parameters(vit, x)
   run = jax.jit(lambda v, x: vit.apply(v, x).pooled)
   assert np.abs(np.asarray(run(variables, x)) - np.asarray(run(variables, swapped))).max() > 1e-3
   variables['params']['pos_embed'] = np.zeros_like(variables['params']['pos_embed'])
