@@ -4,7 +4,7 @@ Xue et al., "ByT5: Towards a Token-Free Future with Pre-trained Byte-to-Byte Mod
 https://arxiv.org/abs/2105.13626.
 
 Token ids: 0 padding, 1 beginning, 2 end, byte b is b + 3.
-Differs from the paper: an encoder alone, with learned positions and one row of tokens a text, unspanned.
+Differs from the paper: an encoder alone, with learned absolute positions, trained on labels rather than masked spans.
 """
 import flax.linen as nn
 import jax

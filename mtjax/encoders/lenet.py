@@ -7,7 +7,7 @@ Optimization", NeurIPS 2018, https://arxiv.org/abs/1810.04650.
     x <- relu(conv_i(x))   5 x 5, stride 2, for each i;   pooled = dropout(relu(fc1(flat(x))))
 
 Differs from both: the convolutions have stride 2 in place of max-pooling behind stride 1. On a CPU a training step
-takes a fifth of the time so (256 images of 36 x 36: about 20 ms instead of 100 on two cores).
+takes a fifth of the time so (256 images of 36 x 36, two cores: about 20 ms in place of 100).
 """
 from collections.abc import Sequence
 

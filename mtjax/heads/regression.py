@@ -58,6 +58,6 @@ class Regression(_base.Head):
     label, setting = np.asarray(label), f'dims={self.dims}'
     _base.check_shape(label, () if self.dims == 1 else (self.dims,), name, setting)
     if label.dtype.kind not in 'iubf':
-      raise ValueError(f"Label column '{name}' has dtype {label.dtype}, but the head is Regression: "
+      raise ValueError(f"Label column '{name}' has dtype {label.dtype}, but the head has {setting}: "
                        f'allowed are numbers.')
     _base.check_entries(label, np.isfinite(label), name, setting, 'finite numbers (mask the labels that are missing)')

@@ -11,12 +11,12 @@ TEXTS = np.array([[1, 70, 80, 90, 2], [1, 75, 2, 0, 0]], np.int32)
 
 
 def run(encoder, variables, inputs):
-  return jax.jit(encoder.apply)(variables, inputs)
+  return jax.device_get(jax.jit(encoder.apply)(variables, inputs))
 
 
 @pytest.fixture(scope='module')
 def variables():
-  return jax.jit(encoders.ByteTransformer(**FIELDS).init)(jax.random.key(0), TEXTS)
+  return jax.device_get(jax.jit(encoders.ByteTransformer(**FIELDS).init)(jax.random.key(0), TEXTS))
 
 
 @pytest.mark.parametrize('pool', ['mean', 'first'])
@@ -44,7 +44,7 @@ def test_a_row_without_tokens_stays_finite_with_its_gradient(variables, pool):
   if pool == 'mean':
     np.testing.assert_array_equal(features.pooled, 0)
   grads = jax.jit(jax.grad(lambda v: jnp.sum(encoder.apply(v, empty).pooled)))(variables)
-  assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+  assert all(np.isfinite(g).all() for g in jax.tree.leaves(jax.device_get(grads)))
 
 
 def test_order_of_the_bytes_matters(variables):
