@@ -123,8 +123,9 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   tasks = {name: _task(name, spec, streams) for name, spec in config['tasks'].items()}
   encoder = ENCODERS.build(config['encoder'], 'encoder')
 
+  specs = config['stages'] or [{'name': 'train', 'steps': config['steps']}]
   stage_streams = []
-  for i, stage in enumerate(config['stages']):
+  for i, stage in enumerate(specs):
     if 'data' not in stage:
       stage_streams.append(streams)
       continue
@@ -142,16 +143,16 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   shapes = jax.eval_shape(init_params)
   evaluator = Evaluator(objective, streams, _weights(tasks, {}), mesh, data.get('eval_batch_size'))
   stages = []
-  for spec, own in zip(config['stages'], stage_streams):
+  for spec, own in zip(specs, stage_streams):
     start = stages[-1].end if stages else 0
     stages.append(_stage(spec, config, start, own, objective, shapes, mesh, rng, evaluator))
   settings = _settings(config, tasks)
-  first = _stage_init(config['stages'][0], config, shapes, len(tasks))
+  first = _stage_init(specs[0], config, shapes, len(tasks))
   return Run(config=config, mesh=mesh, streams=streams, objective=objective, stages=stages, settings=settings,
              evaluator=evaluator, workdir=workdir, command=command,
              init_fn=jax.jit(lambda: first(init_params()), out_shardings=replicated(mesh)),
              abstract_fn=lambda stage: jax.eval_shape(
-               lambda: _stage_init(config['stages'][stage], config, shapes, len(tasks))(init_params())))
+               lambda: _stage_init(specs[stage], config, shapes, len(tasks))(init_params())))
 
 
 def load_run(workdir: str | pathlib.Path) -> Run:
@@ -163,7 +164,7 @@ def load_run(workdir: str | pathlib.Path) -> Run:
 
 
 def _complete(config: Any) -> dict[str, Any]:
-  """The whole config as plain data, checked for keys and numbers; `stages` is filled in where there is only one."""
+  """The whole config as plain data, checked for keys and numbers."""
   given, defaults = to_dict(config), to_dict(default_config())
   check_keys(given, defaults, '')
   config = defaults | given
@@ -183,7 +184,6 @@ def _complete(config: Any) -> dict[str, Any]:
     if not isinstance(stage.get('steps'), int) or stage['steps'] < 1:
       raise ValueError(f"'stages.{i}.steps' must be a whole number >= 1, got {stage.get('steps')!r}.")
     check_keys(stage.get('weights', {}), config['tasks'], f'stages.{i}.weights')
-  config['stages'] = config['stages'] or [{'name': 'train', 'steps': config['steps']}]
   return config
 
 

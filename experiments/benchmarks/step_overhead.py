@@ -1,0 +1,125 @@
+r"""What the framework's loop costs over a bare jitted loop on the same model and the same batches.
+
+python -m experiments.benchmarks.step_overhead [--steps=200] [--rounds=5] [--output=experiments/results/step_overhead.json]
+
+Baseline: `for batch in batches: params, opt_state = step(params, opt_state, device_put(batch))`, one `jax.jit` with
+donation, batches made before the clock starts. Ours: `mtjax.training.loop.train` with its input pipeline, masks, gradient
+norm, finiteness flags, log lines every 50 steps. Rounds alternate; the ratio is the median over rounds of (ours / bare)
+steps per second. Peak memory is that of a process of its own for each. Targets: >= 0.95 of the speed, <= 1.1 of the memory.
+"""
+import json
+import pathlib
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import jax
+import optax
+from absl import app, flags
+
+from experiments.multimnist import joint
+from mtjax import experiment
+from mtjax.training import loop
+
+_STEPS = flags.DEFINE_integer('steps', 200, 'Steps a round.')
+_ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds, alternating.')
+_OUTPUT = flags.DEFINE_string('output', None, 'JSON file for the result.')
+_ONLY = flags.DEFINE_enum('only', None, ['bare', 'mtjax'], 'Run one of the two and print its peak memory (used inside).')
+
+
+def make_bare(run, steps):
+  """A loop as one would write it by hand -> function that runs it once and returns seconds."""
+  tx = optax.adam(1e-3)
+  tasks = run.objective.tasks
+  batches = [{n: s.train_batch(k) for n, s in run.streams.items()} for k in range(steps)]
+
+  def total_loss(params, batch):
+    outputs = run.objective.outputs(params, batch, train=True, rng=jax.random.key(0))
+    labels = next(iter(batch.values()))
+    return sum(optax.softmax_cross_entropy_with_integer_labels(outputs[t], labels[t]).mean() for t in tasks)
+
+  @jax.jit
+  def init():
+    params = run.objective.init(jax.random.key(0), {n: s.train_batch(0) for n, s in run.streams.items()})
+    return params, tx.init(params)
+
+  def step(params, opt_state, batch):
+    updates, opt_state = tx.update(jax.grad(total_loss)(params, batch), opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+  step = jax.jit(step, donate_argnums=(0, 1))
+
+  def once():
+    params, opt_state = step(*init(), jax.device_put(batches[0]))
+    jax.block_until_ready(params)
+    start = time.perf_counter()
+    for batch in batches:
+      params, opt_state = step(params, opt_state, jax.device_put(batch))
+    jax.block_until_ready(params)
+    return time.perf_counter() - start
+
+  return once
+
+
+def make_ours(run):
+  """The framework's loop -> the same."""
+  def once():
+    state = run.init()
+    jax.block_until_ready(state)
+    start = time.perf_counter()
+    state, _, _ = loop.train(
+      state, run.stages, run.settings, task_names=list(run.objective.tasks), task_weights=run._task_weights, mesh=run.mesh)
+    jax.block_until_ready(state)
+    return time.perf_counter() - start
+
+  return once
+
+
+def build(steps):
+  """The quickstart's run, without evaluations."""
+  config = joint.get_config()
+  config.optimizer = dict(name='adam', lr=1e-3)
+  config.steps, config.log_every, config.eval_every = steps, 50, 10**9
+  run = experiment.build(config)
+  for i, stage in enumerate(run.stages):  # the evaluation at the end is not what is measured
+    object.__setattr__(stage, 'evaluate', lambda params, split: {'eval/loss': 0.0})
+    del i
+  return run
+
+
+def main(argv):
+  """Measures both, prints a table."""
+  steps = _STEPS.value
+  run = build(steps)
+  if _ONLY.value:
+    once = make_bare(run, steps) if _ONLY.value == 'bare' else make_ours(run)
+    once()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return
+  bare, ours = make_bare(run, steps), make_ours(run)
+  bare(), ours()  # compile
+  rounds = [(bare(), ours()) for _ in range(_ROUNDS.value)]
+  memory = {}
+  for name in ('bare', 'mtjax'):
+    command = [sys.executable, '-m', 'experiments.benchmarks.step_overhead', f'--only={name}', f'--steps={steps}']
+    memory[name] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+  result = {
+    'command': 'python -m experiments.benchmarks.step_overhead ' + ' '.join(argv[1:]),
+    'steps': steps, 'rounds': len(rounds),
+    'bare_steps_per_second': steps / statistics.median(b for b, _ in rounds),
+    'mtjax_steps_per_second': steps / statistics.median(o for _, o in rounds),
+    'speed_ratio': statistics.median(b / o for b, o in rounds),
+    'speed_ratio_range': [min(b / o for b, o in rounds), max(b / o for b, o in rounds)],
+    'peak_memory_kib': memory, 'memory_ratio': memory['mtjax'] / memory['bare'],
+    'device': jax.devices()[0].device_kind, 'jax': jax.__version__, 'python': platform.python_version(),
+  }
+  print(json.dumps(result, indent=2))
+  if _OUTPUT.value:
+    pathlib.Path(_OUTPUT.value).write_text(json.dumps(result, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,1 @@
+"""MultiMNIST and Multi-Fashion: one image, two labels."""
