@@ -59,14 +59,14 @@ def join(*children: Any) -> Safe:
 
 
 def number(value: Any, digits: int = 4) -> str:
-  """A number for reading: 30,000; 0.8765; 123.5; 1.2e-05; – for NaN and for None."""
+  """A number for reading: 30,000; 0.8765; 123.46; 0.00123; 1.23e-05; – for NaN and for None."""
   if value is None or isinstance(value, float) and math.isnan(value):
     return '–'
   if isinstance(value, float) and math.isinf(value):
     return '∞' if value > 0 else '−∞'
   if isinstance(value, int):
     text = f'{value:,}'
-  elif value != 0 and not 10.0 ** -digits <= abs(value) < 1e7:
+  elif value != 0 and not 10.0 ** (2 - digits) <= abs(value) < 1e7:
     text = f'{value:.{digits - 1}g}'
   else:
     whole = len(str(int(abs(value)))) - 1

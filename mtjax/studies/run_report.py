@@ -167,12 +167,8 @@ def _curves(record: Record) -> tuple[str, str, Any]:
   width, height = {1: (520, 230), 2: (520, 200), 3: (340, 165), 4: (520, 180)}.get(
     len(tasks), (340, 160) if len(tasks) <= 6 else (256, 136))
   figures = [_task_figure(record, task, (width, height)) for task in tasks]
-  minimum = width if len(tasks) == 1 else width - 30
-  if len(tasks) == 1:
-    body = html.tag('div', figures, style=f'--min: {minimum - 60}px')
-  else:
-    body = html.tag('div', figures, class_='cards', style=f'--min: {minimum}px')
-  return 'curves', 'Learning curves', body if tasks else None
+  grid = {'class_': 'cards', 'style': f'--min: {width - 30}px'} if len(tasks) > 1 else {}
+  return 'curves', 'Learning curves', html.tag('div', figures, **grid) if tasks else None
 
 
 def _task_figure(record: Record, task: str, size: tuple[int, int]) -> html.Safe:
@@ -192,8 +188,9 @@ def _task_figure(record: Record, task: str, size: tuple[int, int]) -> html.Safe:
              for lines in panels for line in lines]
   svgs = [plots.panel(lines, xlim=(0, max(record.last_step, 1)), size=size,
                       alt=f'{task}: {", ".join(line.label for line in lines)} over steps') for lines in panels if lines]
-  return html.tag('figure', html.tag('h3', html.name(task)), html.tag('div', svgs, class_='panels'),
-                  _curve_table(columns), class_='card')
+  # Where two panels fit at three quarters of their size, they stand side by side.
+  svgs = html.tag('div', svgs, class_='panels', style=f'--min: {size[0] * 3 // 4}px')
+  return html.tag('figure', html.tag('h3', html.name(task)), svgs, _curve_table(columns), class_='card')
 
 
 def _line(label: str, series: Mapping[int, float], *look: str) -> plots.Line:

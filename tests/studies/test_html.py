@@ -23,7 +23,8 @@ def test_attributes_and_children():
 
 @pytest.mark.parametrize('value, text', [
   (30000, '30,000'), (0.87654321, '0.8765'), (1.0, '1.0000'), (123.456, '123.46'), (1234567.8, '1,234,568'),
-  (1.234e-5, '1.23e-05'), (-0.5, '−0.5000'), (0.0, '0.0000'), (math.nan, '–'), (None, '–'), (math.inf, '∞'),
+  (0.0012345, '0.00123'), (1.234e-5, '1.23e-05'), (-0.5, '−0.5000'), (0.0, '0.0000'),
+  (math.nan, '–'), (None, '–'), (math.inf, '∞'),
 ])
 def test_numbers_for_reading(value, text):
   assert html.number(value) == text
