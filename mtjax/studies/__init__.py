@@ -1,0 +1,1 @@
+"""Studies and reports: what runs are compared by, and the pages that a reader judges them from."""

@@ -1,0 +1,162 @@
+"""Curves as inline SVG, drawn by matplotlib, for pages that are light or dark.
+
+Colours are those of Okabe & Ito, told apart by the colour-blind too, and every line has its own dash or marker besides.
+In the SVG they become CSS variables with the hue as fall-back, so that the page decides what they look like on its
+ground. Text stays text: it can be searched and read aloud.
+"""
+import io
+import math
+import re
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mtjax.studies import html
+
+COLORS = {'blue': '#0072b2', 'vermilion': '#d55e00', 'green': '#009e73', 'purple': '#cc79a7', 'orange': '#e69f00',
+          'sky': '#56b4e9', 'ink': '#1d232b', 'muted': '#5b6572', 'line': '#dde1e6'}
+ROUND = (1, 2, 2.5, 5, 10)  # ticks at multiples of these
+LOWER_IS_BETTER = ('loss', 'error', 'mse', 'mae', 'rmse', 'ece', 'nll', 'brier', 'perplexity')
+
+
+class Line(NamedTuple):
+  """One curve of a panel.
+
+  Attributes:
+    label: its name in the legend.
+    steps: [N] increasing.
+    values: [N]; what is not finite is a gap, marked by a cross at the upper edge.
+    color: a key of COLORS.
+    dash: a matplotlib line style.
+    marker: a matplotlib marker at each point, or ''.
+  """
+  label: str
+  steps: Sequence[float]
+  values: Sequence[float]
+  color: str = 'blue'
+  dash: str = '-'
+  marker: str = ''
+
+
+def higher_is_better(metric: str) -> bool:
+  """Whether more of `metric` is better, told by the words of its name: no word of LOWER_IS_BETTER is among them."""
+  return not set(re.split(r'[^a-z0-9]+', metric.lower())) & set(LOWER_IS_BETTER)
+
+
+def thin(steps: Sequence[float], values: Sequence[float], limit: int = 400) -> tuple[np.ndarray, np.ndarray]:
+  """At most `limit` points: means of equally many neighbours, over those that are finite; [N] -> [<= limit] twice.
+
+  A mean of no finite value is NaN. The last bucket may hold fewer points.
+  """
+  steps, values = np.asarray(steps, float), np.asarray(values, float)
+  width = math.ceil(len(steps) / limit)
+  if width <= 1:
+    return steps, values
+  starts = np.arange(0, len(steps), width)
+  finite = np.isfinite(values)
+  counts = np.add.reduceat(finite, starts, dtype=float)
+  sums = np.add.reduceat(np.where(finite, values, 0.0), starts)
+  means = np.divide(sums, counts, out=np.full(len(starts), np.nan), where=counts > 0)
+  return np.add.reduceat(steps, starts) / np.diff(np.append(starts, len(steps))), means
+
+
+def panel(lines: Sequence[Line], *, xlim: tuple[float, float], size: tuple[int, int], alt: str) -> html.Safe:
+  """One small plot over steps with its legend above it.
+
+  Margins are fixed, so that panels of one size line up. The y axis of losses is logarithmic where they span more
+  than a factor of 50.
+
+  Args:
+    lines: what to draw.
+    xlim: the first and the last step; give all panels of a page the same.
+    size: width and height in CSS pixels at scale 1.
+    alt: what it shows, in words.
+  """
+  import_matplotlib()
+  import matplotlib
+  from matplotlib import figure
+
+  width, height = size
+  with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': alt, 'font.size': 11, 'font.family': 'sans-serif',
+                              'axes.unicode_minus': True, 'path.simplify': True}):
+    fig = figure.Figure(figsize=(width / 72, height / 72))  # 1 pt of the SVG = 1 px of the page
+    ax = fig.add_axes((46 / width, 24 / height, 1 - 58 / width, 1 - 58 / height))
+    for line in lines:
+      _draw(ax, line)
+    _dress(ax, lines, xlim, size)
+    return _svg(fig, alt)
+
+
+def import_matplotlib() -> None:
+  """Raises ValueError with the install line where matplotlib is missing."""
+  try:
+    import matplotlib  # noqa: F401
+  except ImportError as error:
+    raise ValueError("Reports draw their curves with matplotlib, which is not installed: "
+                     "pip install 'mtjax[report]'.") from error
+
+
+def _draw(ax, line: Line) -> None:
+  color = COLORS[line.color]
+  label = line.label.replace('$', r'\$')                   # no mathematics in names
+  steps, values = thin(line.steps, line.values)
+  values = np.where(np.isfinite(values), values, np.nan)
+  marker = line.marker if len(steps) <= 40 else ''
+  if np.isfinite(values).sum() == 1:
+    marker = marker or 'o'                                 # one point makes no line
+  ax.plot(steps, values, color=color, linestyle=line.dash, linewidth=1.6, label=label, marker=marker,
+          markersize=4 if line.dash else 7, markerfacecolor=color if line.dash else 'none', clip_on=not marker)
+  broken = np.asarray(line.steps)[~np.isfinite(np.asarray(line.values, float))]
+  if len(broken):
+    ax.plot(broken[:1], [0.94], 'x', color=color, markersize=8, markeredgewidth=2, clip_on=False,
+            transform=ax.get_xaxis_transform(), label='not finite')
+
+
+def _dress(ax, lines: Sequence[Line], xlim: tuple[float, float], size: tuple[int, int]) -> None:
+  from matplotlib import ticker
+
+  width, height = size
+  values = np.concatenate([np.asarray(line.values, float) for line in lines])
+  values = values[np.isfinite(values)]
+  losses = not any(higher_is_better(line.label) for line in lines)
+  if losses and len(values) and values.min() > 0 and values.max() > 50 * values.min():
+    ax.set_yscale('log')
+    ax.yaxis.set_major_locator(ticker.LogLocator(numticks=4))
+    ax.yaxis.set_minor_locator(ticker.NullLocator())
+  else:
+    ax.yaxis.set_major_locator(ticker.MaxNLocator(4, steps=ROUND))
+  ax.yaxis.set_major_formatter(ticker.FuncFormatter(lambda y, _: f'{y:.4g}'.replace('-', '−')))
+  ax.xaxis.set_major_locator(ticker.MaxNLocator(4 if width < 400 else 6, steps=ROUND, integer=True))
+  ax.xaxis.set_major_formatter(ticker.EngFormatter(sep=''))
+  ax.set_xlim(*xlim)
+  ax.margins(y=0.08)
+  ax.grid(axis='y', color=COLORS['line'], linewidth=1)
+  ax.set_axisbelow(True)
+  ax.tick_params(colors=COLORS['muted'], length=0, pad=5)
+  for side, spine in ax.spines.items():
+    spine.set_visible(side == 'bottom')
+    spine.set_color(COLORS['line'])
+  ax.legend(loc='lower left', bbox_to_anchor=(-30 / width, 1 + 8 / (height - 58)), ncols=9, frameon=False,
+            borderaxespad=0.2, borderpad=0.2, handlelength=1.7, handletextpad=0.5, columnspacing=1.2,
+            labelcolor=COLORS['ink'])
+
+
+def _svg(fig, alt: str) -> html.Safe:
+  """The figure's SVG element: no XML head, ids of its own, colours as CSS variables, no fixed size."""
+  buffer = io.StringIO()
+  fig.savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
+  svg = buffer.getvalue()
+  svg = svg[svg.index('<svg'):]
+  svg = re.sub(r'<metadata>.*?</metadata>', '', svg, flags=re.S)
+  opening, rest = svg.split('>', 1)
+  view = re.search(r'viewBox="[^"]*"', opening).group()
+  # Pages hold many figures: ids must differ between them.
+  prefix = f'f{zlib.crc32(svg.encode()):08x}-'
+  rest = re.sub(r'\bid="', f'id="{prefix}', rest).replace('xlink:href="#', f'href="#{prefix}')
+  rest = rest.replace('url(#', f'url(#{prefix}')
+  for name, hue in COLORS.items():
+    rest = rest.replace(hue, f'var(--{name}, {hue})')
+  return html.Safe(f'<svg {view} role="img" aria-label="{html.escape(alt)}">{rest}')
+
