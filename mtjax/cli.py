@@ -30,7 +30,7 @@ def run(main: Callable[[list[str]], None]) -> None:
 
   try:
     app.run(guarded)
-  except (AttributeError, KeyError) as error:  # an override of a field that the config lacks: ml_collections names the nearest
+  except (AttributeError, KeyError) as error:  # an override of a field that the config lacks
     if 'Did you mean' not in str(error):
       raise
     print(f'Unknown config key {error.args[0]}', file=sys.stderr)

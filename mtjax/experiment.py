@@ -48,8 +48,8 @@ HEADS = Registry('head', {
 LOSSES = Registry('loss', {name: f'mtjax.losses:{name}' for name in (
   'softmax_xent', 'soft_xent', 'sigmoid_xent', 'mse', 'mae', 'huber', 'ordinal_nll')})
 METRICS = Registry('metric', {name: f'mtjax.metrics:{name}' for name in (
-  'accuracy', 'macro_f1', 'balanced_accuracy', 'log_loss', 'ece', 'auc', 'average_precision', 'mse', 'mae', 'rmse', 'r2',
-  'pearson', 'spearman')})
+  'accuracy', 'macro_f1', 'balanced_accuracy', 'log_loss', 'ece', 'auc', 'average_precision',
+  'mse', 'mae', 'rmse', 'r2', 'pearson', 'spearman')})
 FORMATS = Registry('format', {'bytes': 'mtjax.data.formats:Bytes'})
 SOURCES = Registry('data set', {
   'mnist': 'mtjax.data.sources.mnist:Mnist',
@@ -57,7 +57,8 @@ SOURCES = Registry('data set', {
 })
 
 _SOURCE_KEYS = ('name', 'config', 'splits')
-_STREAM_KEYS = (*_SOURCE_KEYS, 'mixture', 'inputs', 'format', 'batch_size', 'temperature', 'maximum', 'unit', 'block_size')
+_STREAM_KEYS = (*_SOURCE_KEYS, 'mixture', 'inputs', 'format', 'batch_size',
+                'temperature', 'maximum', 'unit', 'block_size')
 _DATA_KEYS = (*_STREAM_KEYS, 'streams', 'seed', 'eval_batch_size', 'in_memory_mb')
 _TASK_KEYS = ('label', 'head', 'loss', 'metrics', 'weight', 'stream', 'rows')
 _STAGE_KEYS = ('name', 'steps', 'data', 'optimizer', 'frozen', 'weights')
@@ -79,8 +80,8 @@ def default_config() -> ml_collections.ConfigDict:
   frozen: regular expressions over parameter paths that are not trained.
   ema: decay of the moving average of the parameters that is evaluated, 0 = none.
   steps: updates, where there is one stage.
-  stages: list of dict(name, steps, data?, optimizer?, frozen?, weights?={task: weight}); what a stage leaves out it takes
-    from the top. Evaluation is on the top's data throughout.
+  stages: list of dict(name, steps, data?, optimizer?, frozen?, weights?={task: weight}); what a stage leaves out it
+    takes from the top. Evaluation is on the top's data throughout.
   log_every, eval_every, checkpoint_every: periods in steps. keep_checkpoints: how many of the last stay.
   best: dict(metric='eval/…', mode='min'|'max'): the validation metric that chooses the best checkpoint.
   mesh: dict(data=-1): devices over which batches are split, -1 = all.
@@ -271,7 +272,8 @@ def _shares(spec, entries, opened, inputs, where) -> np.ndarray | None:
 
 def _stream_of(name: str, spec: Mapping[str, Any], streams: Mapping[str, Any]) -> str:
   """The stream that a task reads: the one it names, the one called like it, or the only one."""
-  stream = spec.get('stream') or (name if name in streams else None) or (next(iter(streams)) if len(streams) == 1 else None)
+  only = next(iter(streams)) if len(streams) == 1 else None
+  stream = spec.get('stream') or (name if name in streams else only)
   if stream not in streams:
     raise ValueError(f"'tasks.{name}.stream' is {stream!r}. {did_you_mean(stream or name, streams)}")
   return stream

@@ -48,9 +48,8 @@ class Predictor:
     parts = []
     for start in range(0, total, size):
       index = np.minimum(np.arange(start, start + size), total - 1)
-      out = jax.device_get(self._run(params, jax.tree.map(lambda a, index=index: a[index], x), tasks=tasks))
-      parts.append(jax.tree.map(lambda a, keep=min(size, total - start): a[:keep], out))
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in tasks}
+      parts.append(jax.device_get(self._run(params, _take(x, index), tasks=tasks)))
+    whole = {name: np.concatenate([part[name] for part in parts])[:total] for name in tasks}
     return {name: decode(self._objective.tasks[name], out) for name, out in whole.items()}
 
   def samples(self, params: Any, split: str = 'test', per_task: int = 24) -> dict[str, dict[str, Any]]:
@@ -115,6 +114,10 @@ def decode(task: Task, outputs: np.ndarray) -> dict[str, np.ndarray]:
   return decoded
 
 
+def _take(tree: Any, index: np.ndarray) -> Any:
+  return jax.tree.map(lambda x: x[index], tree)
+
+
 def _show_input(x: Any, i: int, encode_image) -> dict[str, Any]:
   x = jax.tree.leaves(x)[0][i]
   if x.dtype == np.uint8 and x.ndim in (2, 3):
@@ -124,7 +127,7 @@ def _show_input(x: Any, i: int, encode_image) -> dict[str, Any]:
   return {'type': 'vector', 'values': np.asarray(x, np.float64).reshape(-1)[:16].tolist()}
 
 
-def _compare(kind: str, output: Mapping[str, np.ndarray], i: int, label: Any, names: list[str] | None) -> dict[str, Any]:
+def _compare(kind: str, output: Mapping[str, np.ndarray], i: int, label: Any, names: list[str] | None) -> dict:
   prediction = output['prediction'][i]
   if np.ndim(label) or np.ndim(prediction) or kind == 'identity':
     show = lambda v: ', '.join(f'{float(x):.3g}' for x in np.ravel(v)[:8])

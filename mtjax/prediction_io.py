@@ -53,7 +53,7 @@ def write_outputs(path: str, outputs: Mapping[str, Mapping[str, np.ndarray]], na
     return
   with target.open('w', encoding='utf-8') as file:
     for i, name in enumerate(names):
-      row = {task: {output: np.asarray(array[i]).tolist() for output, array in out.items()} for task, out in outputs.items()}
+      row = {task: {key: np.asarray(array[i]).tolist() for key, array in out.items()} for task, out in outputs.items()}
       file.write(json.dumps({'input': name, **row}) + '\n')
 
 
@@ -78,7 +78,8 @@ def _read_jsonl(path: pathlib.Path, stream: Stream) -> tuple[dict[str, np.ndarra
       try:
         columns[name] = np.asarray(_column(rows, name, path), dtype)
       except (TypeError, ValueError) as error:
-        raise ValueError(f'{path}: column {name!r} must hold numbers of shape {list(shape)} in every row: {error}.') from error
+        raise ValueError(f'{path}: column {name!r} must hold numbers of shape {list(shape)} in every row: '
+                         f'{error}.') from error
   return columns, [str(row.get('id', i)) for i, row in enumerate(rows)]
 
 

@@ -1,4 +1,5 @@
 """A run: what `mtjax.experiment.build` makes of a config, and all that can be done with it."""
+import contextlib
 import datetime
 import functools
 import importlib.metadata
@@ -76,7 +77,7 @@ class Run:
       writer = MetricWriter(self.workdir, tensorboard=self.config['tensorboard'], resume_step=int(state.step))
     try:
       state, metrics, self.stopped = train(
-        state, self.stages, self.settings, task_names=list(self.objective.tasks), task_weights=self._task_weights,
+        state, self.stages, self.settings, task_names=list(self.objective.tasks), task_weights=self.task_weights,
         mesh=self.mesh, writer=writer, checkpoints=self.checkpoints, data_state=self._data_state)
     except BaseException as error:
       self._record(status='failed', message=f'{type(error).__name__}: {error}')
@@ -100,7 +101,8 @@ class Run:
     """
     metrics, step = self._evaluator(eval_params(state), split), int(state.step)
     if record and self.workdir is not None and jax.process_index() == 0:
-      if not any(l['step'] == step and l.get('split') == split for l in read_metrics(self.workdir) if 'eval/loss' in l):
+      lines = read_metrics(self.workdir)
+      if not any(line['step'] == step and line.get('split') == split and 'eval/loss' in line for line in lines):
         with MetricWriter(self.workdir, tensorboard=self.config['tensorboard']) as writer:
           writer.write(step, split, metrics)
     return metrics
@@ -173,7 +175,8 @@ class Run:
     return Predictor(self.objective, self.streams, self.mesh)
 
   @property
-  def _task_weights(self) -> np.ndarray:
+  def task_weights(self) -> np.ndarray:
+    """[T], each task's factor in the total loss."""
     return np.array([task.weight for task in self.objective.tasks.values()], np.float32)
 
   def _abstract(self, meta: Mapping[str, Any]) -> TrainState:
@@ -189,8 +192,8 @@ class Run:
     if path.exists():
       changed = differences(json.loads(path.read_text()), self.config)
       if changed:
-        raise ValueError(f'{self.workdir} was made with another config. Use another workdir, or undo the difference in\n  '
-                         + '\n  '.join(changed))
+        raise ValueError(f'{self.workdir} was made with another config. Use another workdir, or undo the difference in'
+                         + ''.join(f'\n  {line}' for line in changed))
       return
     if jax.process_index() == 0:
       self.workdir.mkdir(parents=True, exist_ok=True)
@@ -225,8 +228,7 @@ class Run:
     learnt, _ = tree.partition(self._abstract_fn(0).params, self.stages[0].trainable)
     facts = {
       'command': self._command or 'from Python: mtjax.experiment.build(config, workdir)',
-      'versions': {name: importlib.metadata.version(name) for name in ('mtjax', 'jax', 'flax', 'optax', 'orbax-checkpoint')
-                   if _installed(name)} | {'python': platform.python_version()},
+      'versions': _versions('mtjax', 'jax', 'flax', 'optax', 'orbax-checkpoint') | {'python': platform.python_version()},
       'device': f'{device.device_kind} x {self.mesh.size}',
       'parameters': tree.count(self._abstract_fn(0).params),
       'trainable': tree.count(learnt),
@@ -238,12 +240,13 @@ class Run:
     return {k: v for k, v in lines[-1].items() if k.startswith('eval/')} if lines else {}
 
 
-def _installed(name: str) -> bool:
-  try:
-    importlib.metadata.version(name)
-  except importlib.metadata.PackageNotFoundError:
-    return False
-  return True
+def _versions(*names: str) -> dict[str, str]:
+  """Of the installed ones; mtjax itself may be used from a folder without being installed."""
+  versions = {}
+  for name in names:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      versions[name] = importlib.metadata.version(name)
+  return versions
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:

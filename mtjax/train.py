@@ -7,7 +7,7 @@ last checkpoint. SIGTERM saves and exits; a second run of the command goes on.
 """
 import logging
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from mtjax import cli, experiment

@@ -1,11 +1,12 @@
 r"""What the framework's loop costs over a bare jitted loop on the same model and the same batches.
 
-python -m experiments.benchmarks.step_overhead [--steps=200] [--rounds=5] [--output=experiments/results/step_overhead.json]
+python -m experiments.benchmarks.step_overhead [--steps=200] [--rounds=5] [--output=FILE.json]
 
 Baseline: `for batch in batches: params, opt_state = step(params, opt_state, device_put(batch))`, one `jax.jit` with
-donation, batches made before the clock starts. Ours: `mtjax.training.loop.train` with its input pipeline, masks, gradient
-norm, finiteness flags, log lines every 50 steps. Rounds alternate; the ratio is the median over rounds of (ours / bare)
-steps per second. Peak memory is that of a process of its own for each. Targets: >= 0.95 of the speed, <= 1.1 of the memory.
+donation, batches made before the clock starts. Ours: `mtjax.training.loop.train` with its input pipeline, masks,
+gradient norm, finiteness flags, log lines every 50 steps. Rounds alternate; the ratio is the median over rounds of
+(ours / bare) steps per second. Peak memory is that of a process of its own for each. Targets: >= 0.95 of the speed,
+<= 1.1 of the memory.
 """
 import json
 import pathlib
@@ -27,7 +28,7 @@ from mtjax.training import loop
 _STEPS = flags.DEFINE_integer('steps', 200, 'Steps a round.')
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds, alternating.')
 _OUTPUT = flags.DEFINE_string('output', None, 'JSON file for the result.')
-_ONLY = flags.DEFINE_enum('only', None, ['bare', 'mtjax'], 'Run one of the two and print its peak memory (used inside).')
+_ONLY = flags.DEFINE_enum('only', None, ['bare', 'mtjax'], 'Run one of the two, print its peak memory (used inside).')
 
 
 def make_bare(run, steps):
@@ -71,7 +72,8 @@ def make_ours(run):
     jax.block_until_ready(state)
     start = time.perf_counter()
     state, _, _ = loop.train(
-      state, run.stages, run.settings, task_names=list(run.objective.tasks), task_weights=run._task_weights, mesh=run.mesh)
+      state, run.stages, run.settings, task_names=list(run.objective.tasks), task_weights=run.task_weights,
+      mesh=run.mesh)
     jax.block_until_ready(state)
     return time.perf_counter() - start
 

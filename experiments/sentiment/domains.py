@@ -20,8 +20,8 @@ def get_config(arg=None):
   config.data = dict(
     streams=streams, seed=arg.seed, inputs='tokens', format={'tokens': dict(name='bytes', column='text', length=128)})
   config.tasks = {
-    domain: dict(label='score', head=dict(name='regression', std=1.5), loss='mse', metrics=('pearson', 'spearman', 'rmse'),
-                 weight=1.0, stream=domain)
+    domain: dict(label='score', head=dict(name='regression', std=1.5), loss='mse',
+                 metrics=('pearson', 'spearman', 'rmse'), weight=1.0, stream=domain)
     for domain in DOMAINS
   }
   config.encoder = dict(name='byte_transformer', width=64, depth=2, heads=4, max_length=128, dropout_rate=0.1)

@@ -2,8 +2,8 @@ r"""Sentiment of texts in four domains as one mixture: each row carries the id o
 
 python -m mtjax.train --config=experiments/sentiment/mixture.py --workdir=runs/sentiment_mixture
   variants: mixture.py:smoke   mixture.py:temperature=2   mixture.py:unit=tokens
-The label is soft: the share of the raters who gave -4, -3, … 4. Sources are drawn in proportion to size^(1/temperature),
-counted in examples or in tokens.
+The label is soft: the share of the raters who gave -4, -3, … 4. Sources are drawn in proportion to
+size^(1/temperature), counted in examples or in tokens.
 Expected: EXPECTED_MIXTURE
 """
 from experiments.common import parse_arg

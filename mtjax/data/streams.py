@@ -98,7 +98,8 @@ class Stream:
       table, where = tables['train'], f"Stream '{self.name}', source '{source}'"
       for name in self.input_columns:
         if name not in table.names:
-          raise ValueError(f'{where}: there is no column {name!r} to feed the encoder. {did_you_mean(name, table.names)}')
+          raise ValueError(f'{where}: there is no column {name!r} to feed the encoder. '
+                           f'{did_you_mean(name, table.names)}')
       present = [name for name in (*self.input_columns, *self.labels) if name in table.names]
       for name, column in table.rows(np.arange(1), present).items():
         if column.dtype == object:

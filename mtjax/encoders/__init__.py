@@ -1,5 +1,4 @@
 """Encoders: inputs -> `Features`, shared by the tasks, knowing nothing of them."""
-# ruff: noqa: F401, I001
 # Vectors, of any shape.
 from mtjax.encoders.mlp import MLP
 

@@ -1,5 +1,4 @@
 """Heads: `Features` -> one task's outputs."""
-# ruff: noqa: F401, I001
 # What a head of your own derives from.
 from mtjax.heads._base import Head
 

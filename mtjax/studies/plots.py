@@ -90,12 +90,12 @@ def panel(lines: Sequence[Line], *, xlim: tuple[float, float], size: tuple[int, 
 
 
 def import_matplotlib() -> None:
-  """Raises ValueError with the install line where matplotlib is missing."""
+  """Raises ImportError with the install line where matplotlib is missing."""
   try:
     import matplotlib  # noqa: F401
   except ImportError as error:
-    raise ValueError("Reports draw their curves with matplotlib, which is not installed: "
-                     "pip install 'mtjax[report]'.") from error
+    raise ImportError("Reports draw their curves with matplotlib, which is not installed: "
+                      "pip install 'mtjax[report]'.") from error
 
 
 def _draw(ax, line: Line) -> None:

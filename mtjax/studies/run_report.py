@@ -36,7 +36,8 @@ def write_run_report(workdir: str | os.PathLike, *, samples: Mapping[str, Any] |
     samples: sample predictions by task, as in `samples.json`; None reads that file, if there is one.
 
   Raises:
-    ValueError: matplotlib is not installed, or there is no such folder.
+    ImportError: matplotlib is not installed.
+    ValueError: there is no such folder.
   """
   workdir = pathlib.Path(workdir)
   if not workdir.is_dir():

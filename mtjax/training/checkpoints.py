@@ -1,9 +1,9 @@
 """Checkpoints: the last k and the best, checked when read, never half-written.
 
-Each is a folder of separate Orbax items: `params`, `opt_state`, `ema`, `progress` (step, logging window), `data` (position and
-fingerprints of the data) and `meta` (stage, best step, a checksum per array, versions). Orbax writes into a temporary
-folder and renames it, so a killed run leaves a whole checkpoint or none. It does not notice damaged bytes in array data
-(tensorstore has no checksum there), so every array is summed on the device when saved and again when restored.
+Each is a folder of separate Orbax items: `params`, `opt_state`, `ema`, `progress` (step, logging window), `data`
+(position and fingerprints of the data) and `meta` (stage, best step, layout, a checksum per array). Orbax writes into a
+temporary folder and renames it, so a killed run leaves a whole checkpoint or none. It does not notice damaged bytes in
+array data (tensorstore has no checksum there), so every array is summed on the device when saved and when restored.
 """
 import logging
 import pathlib

@@ -1,8 +1,8 @@
 """The training loop: one file, read from top to bottom.
 
-Per step: the next batch, one compiled update. The host reads nothing back except at log, evaluation and checkpoint steps,
-so dispatch stays ahead of the device. What happens at a step depends on the step's number alone; so a resumed run does
-what an uninterrupted one does.
+Per step: the next batch, one compiled update. The host reads nothing back except at log, evaluation and checkpoint
+steps, so dispatch stays ahead of the device. What happens at a step depends on the step's number alone; so a resumed run
+does what an uninterrupted one does.
 """
 import dataclasses
 import logging

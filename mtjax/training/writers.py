@@ -10,6 +10,7 @@ JSON has no NaN and no infinity. They are written as the strings "NaN", "Infinit
 takes and which lose nothing; `read_metrics` makes floats of them again.
 """
 import json
+import logging
 import math
 import numbers
 import os
@@ -20,7 +21,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import tqdm
-from absl import logging
+
+log = logging.getLogger('mtjax')
 
 FILENAME = 'metrics.jsonl'
 _NON_FINITE = ('NaN', 'Infinity', '-Infinity')
@@ -127,7 +129,7 @@ def _repair(path: pathlib.Path, last_step: int | None) -> None:
   for line in lines:
     entry = _parse(line)
     if entry is None:
-      logging.warning('%s: dropped a damaged line: %.80r', path, line)
+      log.warning('%s: dropped a damaged line: %.80r', path, line)
     elif last_step is None or entry['step'] <= last_step:
       kept.append(line)
   new = b''.join(line + b'\n' for line in kept)
@@ -155,7 +157,7 @@ def _event_writer(folder: pathlib.Path, resume_step: int | None) -> Any:
   try:
     import tensorboardX
   except ImportError:
-    logging.info("No TensorBoard files: tensorboardX is not installed (pip install 'mtjax[tensorboard]').")
+    log.info("No TensorBoard files: tensorboardX is not installed (pip install 'mtjax[tensorboard]').")
     return None
   return tensorboardX.SummaryWriter(
     str(folder),

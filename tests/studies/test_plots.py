@@ -42,5 +42,5 @@ def test_panel_is_inline_svg_with_ids_of_its_own():
 
 def test_missing_matplotlib_names_the_extra(monkeypatch):
   monkeypatch.setitem(sys.modules, 'matplotlib', None)
-  with pytest.raises(ValueError, match=r"pip install 'mtjax\[report\]'"):
+  with pytest.raises(ImportError, match=r"pip install 'mtjax\[report\]'"):
     plots.panel([plots.Line('loss', [0], [1.0])], xlim=(0, 1), size=(340, 150), alt='x')

@@ -135,7 +135,7 @@ def test_tensorboard_tags_and_purge_on_resume(tmp_path):
 def test_without_tensorboardx_one_line_in_the_log(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorboardX', None)
   said = []
-  monkeypatch.setattr(writers.logging, 'info', lambda message, *args: said.append(message % args))
+  monkeypatch.setattr(writers.log, 'info', lambda message, *args: said.append(message % args))
   with writers.MetricWriter(tmp_path) as writer:
     writer.write(1, 'train', {'train/loss': 1.0})
   assert len(said) == 1 and "pip install 'mtjax[tensorboard]'" in said[0]
