@@ -48,7 +48,7 @@ HEADS = Registry('head', {
 LOSSES = Registry('loss', {name: f'mtjax.losses:{name}' for name in (
   'softmax_xent', 'soft_xent', 'sigmoid_xent', 'mse', 'mae', 'huber', 'ordinal_nll')})
 METRICS = Registry('metric', {name: f'mtjax.metrics:{name}' for name in (
-  'accuracy', 'macro_f1', 'balanced_accuracy', 'log_loss', 'ece', 'auc', 'average_precision',
+  'accuracy', 'macro_f1', 'balanced_accuracy', 'log_loss', 'quadratic_kappa', 'ece', 'auc', 'average_precision',
   'mse', 'mae', 'rmse', 'r2', 'pearson', 'spearman')})
 FORMATS = Registry('format', {'bytes': 'mtjax.data.formats:Bytes'})
 SOURCES = Registry('data set', {

@@ -228,7 +228,8 @@ class Run:
     learnt, _ = tree.partition(self._abstract_fn(0).params, self.stages[0].trainable)
     facts = {
       'command': self._command or 'from Python: mtjax.experiment.build(config, workdir)',
-      'versions': _versions('mtjax', 'jax', 'flax', 'optax', 'orbax-checkpoint') | {'python': platform.python_version()},
+      'versions': {'python': platform.python_version(),
+                   **_versions('mtjax', 'jax', 'flax', 'optax', 'orbax-checkpoint')},
       'device': f'{device.device_kind} x {self.mesh.size}',
       'parameters': tree.count(self._abstract_fn(0).params),
       'trainable': tree.count(learnt),

@@ -20,7 +20,7 @@ def get_config(arg=None):
     inputs='tokens', format={'tokens': dict(name='bytes', column='text', length=128)})
   config.tasks = {
     domain: dict(label='rating_distribution', head=dict(name='soft_classification', classes=9), loss='soft_xent',
-                 metrics=('soft_accuracy', 'log_loss'), weight=1.0, rows=domain)
+                 metrics=('accuracy', 'log_loss'), weight=1.0, rows=domain)
     for domain in domains.DOMAINS
   }
   return config

@@ -24,7 +24,7 @@ class MultiLabel(_base.Head):
   """
   kind = 'sigmoid'
   default_loss = 'sigmoid_xent'
-  default_metrics = ('multilabel_macro_f1', 'multilabel_accuracy')
+  default_metrics = ('macro_f1', 'accuracy', 'auc')
 
   labels: int
   hidden: Sequence[int] = ()

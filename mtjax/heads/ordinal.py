@@ -45,7 +45,7 @@ class Ordinal(_base.Head):
   """
   kind = 'ordinal'
   default_loss = 'ordinal_nll'
-  default_metrics = ('ordinal_mae', 'ordinal_accuracy')
+  default_metrics = ('mae', 'accuracy', 'quadratic_kappa')
 
   classes: int
   hidden: Sequence[int] = ()

@@ -1,7 +1,7 @@
 """The training loop: one file, read from top to bottom.
 
 Per step: the next batch, one compiled update. The host reads nothing back except at log, evaluation and checkpoint
-steps, so dispatch stays ahead of the device. What happens at a step depends on the step's number alone; so a resumed run
+steps, so dispatch stays ahead of the device. What happens at a step depends on its number alone; so a resumed run
 does what an uninterrupted one does.
 """
 import dataclasses

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 
 from mtjax import tree
@@ -45,7 +46,7 @@ def make_schedule(lr: float, steps: int, *, name: str = 'constant', warmup_steps
     decay = optax.exponential_decay(lr, rest, rate)
   elif name == 'inverse_sqrt':
     start = max(warmup_steps, 1)
-    decay = lambda step: lr * (start / (start + step)) ** 0.5
+    decay = lambda step: lr * (start / (start + jnp.maximum(step, 0))) ** 0.5  # it is called before its time, too
   elif name == 'piecewise':
     if not boundaries:
       raise ValueError("'optimizer.schedule.boundaries' must name at least one step, e.g. {'1000': 0.1}.")

@@ -1,0 +1,53 @@
+"""Several metrics as one."""
+from collections.abc import Mapping
+from typing import Any
+
+
+class Collection:
+  """Metrics of one task, updated together.
+
+  Args:
+    metrics: {name: metric}.
+  """
+
+  def __init__(self, metrics: Mapping[str, Any]):
+    self.metrics = dict(metrics)
+
+  def __bool__(self) -> bool:
+    return bool(self.metrics)
+
+  @property
+  def specs(self) -> tuple:
+    """What their numbers mean, in order; the first one is the task's primary metric."""
+    return tuple(spec for metric in self.metrics.values() for spec in metric.specs)
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """The names of their numbers."""
+    return tuple(spec.name for spec in self.specs)
+
+  @property
+  def streaming(self) -> 'Collection':
+    """Those whose state is a few sums: to be updated inside a compiled step."""
+    return Collection({name: metric for name, metric in self.metrics.items() if not metric.collects})
+
+  @property
+  def collecting(self) -> 'Collection':
+    """Those that keep every row: to be updated on the host."""
+    return Collection({name: metric for name, metric in self.metrics.items() if metric.collects})
+
+  def init(self) -> dict[str, Any]:
+    """{name: state}."""
+    return {name: metric.init() for name, metric in self.metrics.items()}
+
+  def update(self, state: Mapping[str, Any], outputs: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """All of them."""
+    return {name: metric.update(state[name], outputs, batch) for name, metric in self.metrics.items()}
+
+  def merge(self, a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    """All of them."""
+    return {name: metric.merge(a[name], b[name]) for name, metric in self.metrics.items()}
+
+  def compute(self, state: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of all of them."""
+    return {key: value for name, metric in self.metrics.items() for key, value in metric.compute(state[name]).items()}
