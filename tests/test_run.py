@@ -151,7 +151,7 @@ HEADS = {
 
 
 def test_every_head_learns_on_one_image():
-  run = experiment.build(toy.config(tasks=HEADS, steps=80, eval_every=80))
+  run = experiment.build(toy.config(tasks=HEADS, steps=200, eval_every=200))
   state = run.init()
   before = run.evaluate(state, 'validation')
   state, after = run.train(state)

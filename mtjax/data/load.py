@@ -56,6 +56,8 @@ def open_data_set(
     tfds.disable_progress_bar()
   with _locked(pathlib.Path(builder.data_dir).parent / '.lock'):  # runs started together prepare it once
     builder.download_and_prepare()
+    if not builder.info.splits:  # another process prepared it since this builder was made
+      builder.info.read_from_directory(builder.data_dir)
   _check_splits(builder, splits)
   tables = {}
   for split, expression in splits.items():
