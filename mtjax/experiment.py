@@ -51,10 +51,11 @@ METRICS = Registry('metric', {name: f'mtjax.metrics:{name}' for name in (
   'accuracy', 'macro_f1', 'balanced_accuracy', 'log_loss', 'quadratic_kappa', 'ece', 'auc', 'average_precision',
   'mse', 'mae', 'rmse', 'r2', 'pearson', 'spearman')})
 FORMATS = Registry('format', {'bytes': 'mtjax.data.formats:Bytes'})
-SOURCES = Registry('data set', {
-  'mnist': 'mtjax.data.sources.mnist:Mnist',
-  'multimnist': 'mtjax.data.sources.multimnist:MultiMnist',
-})
+SOURCES = Registry('data set', {name: f'mtjax.data.sources.{name}:{cls}' for name, cls in (
+  ('mnist', 'Mnist'), ('multimnist', 'MultiMnist'), ('sentiment', 'Sentiment'),  # shipped
+  ('fashion_mnist', 'FashionMnist'), ('multifashion', 'MultiFashion'), ('emoji', 'Emoji'),
+  ('census_income', 'CensusIncome'), ('nafld', 'Nafld'), ('yeast', 'Yeast'), ('qm9', 'Qm9'),
+  ('movielens_100k', 'Movielens100k'), ('debian_index', 'DebianIndex'), ('bible', 'Bible'))})
 
 _SOURCE_KEYS = ('name', 'config', 'splits')
 _STREAM_KEYS = (*_SOURCE_KEYS, 'mixture', 'inputs', 'format', 'batch_size',
