@@ -1,0 +1,1 @@
+"""Data of mtjax: sources, fetching, streams."""
