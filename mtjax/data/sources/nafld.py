@@ -28,7 +28,7 @@ def number(text: str) -> float:
 
 
 class Nafld(base.Source):
-  """17,549 people of a county, half a century of records: who falls ill within five years of the index date?
+  """17,549 people, dated clinic records: who falls ill within five years of the index date?
 
   Inputs: `person` float32 [5], age, male, weight, height, bmi; `labs` float32 [6], the latest sbp, dbp, hdl, chol,
   smoke and fib4 on or before the index date; NaN where not measured. `history` int32 [10], diagnoses up to that date.
