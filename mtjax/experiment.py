@@ -17,7 +17,7 @@ import numpy as np
 
 from mtjax import tree
 from mtjax.config import Registry, check_keys, did_you_mean, keywords, to_dict
-from mtjax.data import load
+from mtjax.data import load, sources
 from mtjax.data import paths as data_paths
 from mtjax.data.sampler import BlockSampler, rates
 from mtjax.data.streams import Stream, check_batch_size, labels_of, mean_tokens
@@ -51,11 +51,7 @@ METRICS = Registry('metric', {name: f'mtjax.metrics:{name}' for name in (
   'accuracy', 'macro_f1', 'balanced_accuracy', 'log_loss', 'quadratic_kappa', 'ece', 'auc', 'average_precision',
   'mse', 'mae', 'rmse', 'r2', 'pearson', 'spearman')})
 FORMATS = Registry('format', {'bytes': 'mtjax.data.formats:Bytes'})
-SOURCES = Registry('data set', {name: f'mtjax.data.sources.{name}:{cls}' for name, cls in (
-  ('mnist', 'Mnist'), ('multimnist', 'MultiMnist'), ('sentiment', 'Sentiment'),  # shipped
-  ('fashion_mnist', 'FashionMnist'), ('multifashion', 'MultiFashion'), ('emoji', 'Emoji'),
-  ('census_income', 'CensusIncome'), ('nafld', 'Nafld'), ('yeast', 'Yeast'), ('qm9', 'Qm9'),
-  ('movielens_100k', 'Movielens100k'), ('debian_index', 'DebianIndex'), ('bible', 'Bible'))})
+SOURCES = Registry('data set', sources.SOURCES)
 
 _SOURCE_KEYS = ('name', 'config', 'splits')
 _STREAM_KEYS = (*_SOURCE_KEYS, 'mixture', 'inputs', 'format', 'batch_size',

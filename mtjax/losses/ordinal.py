@@ -4,8 +4,8 @@ McCullagh, "Regression Models for Ordinal Data", Journal of the Royal Statistica
 
     P(y > k) = sigmoid(o_k),  o_0 > o_1 > … > o_{C-2};     P(y = c) = sigmoid(o_{c-1}) - sigmoid(o_c)
 
-with o_{-1} = inf and o_{C-1} = -inf. For a > b:  sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), whose
-logarithm is finite, with finite gradients, however large the log-odds.
+with o_{-1} = inf and o_{C-1} = -inf. For a > b:  sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)),
+whose logarithm is finite, with finite gradients, however large the log-odds.
 """
 import jax
 import jax.numpy as jnp
