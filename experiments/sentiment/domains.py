@@ -28,6 +28,6 @@ def get_config(arg=None):
   warmup = 0 if arg.smoke else 100
   config.optimizer = dict(name='adamw', lr=2e-3, weight_decay=1e-2, decay=(r'kernel$',), clip_norm=1.0,
                           schedule=dict(name='cosine', warmup_steps=warmup))
-  config.steps = 4 if arg.smoke else 1000
-  config.log_every, config.eval_every, config.checkpoint_every = (2, 4, 4) if arg.smoke else (50, 250, 250)
+  config.steps = 4 if arg.smoke else 600
+  config.log_every, config.eval_every, config.checkpoint_every = (2, 4, 4) if arg.smoke else (50, 200, 200)
   return config

@@ -52,7 +52,7 @@ class Evaluator:
         values[f'eval/{task_name}/n'] = int(weights[i])
         computed = task.metrics.streaming.compute(jax.device_get(state['metrics'][task_name]))
         computed |= task.metrics.collecting.compute(collected[task_name])
-        values |= {f'eval/{task_name}/{metric}': float(value) for metric, value in computed.items()}
+        values |= {f'eval/{task_name}/{metric}': float(computed[metric]) for metric in task.metrics.names}
     total = sum(w * losses[name] for name, w in zip(tasks, self._task_weights))
     return {'eval/loss': float(total), **values}
 
