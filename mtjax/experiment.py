@@ -17,10 +17,8 @@ import numpy as np
 
 from mtjax import tree
 from mtjax.config import Registry, check_keys, did_you_mean, keywords, to_dict
-from mtjax.data import load, sources
-from mtjax.data import paths as data_paths
-from mtjax.data.sampler import BlockSampler, rates
-from mtjax.data.streams import Stream, check_batch_size, labels_of, mean_tokens
+from mtjax.data import configure, sources
+from mtjax.data.streams import Stream, labels_of
 from mtjax.metrics.collection import Collection
 from mtjax.objective import Objective, stream_key
 from mtjax.parallel import make_mesh, replicated
@@ -53,10 +51,6 @@ METRICS = Registry('metric', {name: f'mtjax.metrics:{name}' for name in (
 FORMATS = Registry('format', {'bytes': 'mtjax.data.formats:Bytes'})
 SOURCES = Registry('data set', sources.SOURCES)
 
-_SOURCE_KEYS = ('name', 'config', 'splits')
-_STREAM_KEYS = (*_SOURCE_KEYS, 'mixture', 'inputs', 'format', 'batch_size',
-                'temperature', 'maximum', 'unit', 'block_size')
-_DATA_KEYS = (*_STREAM_KEYS, 'streams', 'seed', 'eval_batch_size', 'in_memory_mb')
 _TASK_KEYS = ('label', 'head', 'loss', 'metrics', 'weight', 'stream', 'rows')
 _STAGE_KEYS = ('name', 'steps', 'data', 'optimizer', 'frozen', 'weights')
 
@@ -68,8 +62,9 @@ def default_config() -> ml_collections.ConfigDict:
   data: one stream (`name`, a data set of ours or 'tfds:…'; `config`, its variant; `splits`, TFDS expressions; `inputs`,
     the column(s) fed to the encoder; `format`, new columns; `batch_size`), or several: `streams={name: {…}}`. A stream
     is a mixture where it has `mixture={source: {name, …, weight}}` in place of `name`; with `temperature`, `maximum`
-    (in place of weights), `unit` ('examples' or 'tokens') and `block_size`. Of all streams: `seed` of the order,
-    `eval_batch_size`, `in_memory_mb`.
+    (in place of weights), `unit` ('examples' or 'tokens') and `block_size`. `batch_size` is rows a step over all hosts;
+    given beside `streams`, it is divided equally over those that have none of their own. Of all streams: `seed` of the
+    order, `eval_batch_size`, `in_memory_mb` (splits below it are read into arrays; default 1024).
   tasks: {task: dict(label, head, loss?, metrics?, weight=1.0, stream?, rows?)}; `rows` is the source whose rows a task
     reads in a mixture.
   encoder: dict(name, …).
@@ -116,30 +111,25 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   """
   config = _complete(config)
   mesh = make_mesh(config['mesh'])
-  data = _data_config(config['data'], 'data')
-  streams = {name: _stream(name, spec, data, config['tasks'], mesh) for name, spec in data['streams'].items()}
+  data = configure.complete(config['data'])
+  factory = configure.StreamFactory(SOURCES, FORMATS, mesh.shape['data'])
+  streams = factory(data, _labels(config['tasks'], data['streams']))
   tasks = {name: _task(name, spec, streams) for name, spec in config['tasks'].items()}
-  encoder = ENCODERS.build(config['encoder'], 'encoder')
-
   specs = config['stages'] or [{'name': 'train', 'steps': config['steps']}]
-  stage_streams = []
-  for i, stage in enumerate(specs):
-    if 'data' not in stage:
-      stage_streams.append(streams)
-      continue
-    own = _data_config({**config['data'], **stage['data']} if 'streams' not in stage['data'] else stage['data'],
-                       f'stages.{i}.data')
-    stage_streams.append({n: _stream(n, spec, own, config['tasks'], mesh) for n, spec in own['streams'].items()})
-  inputs = {name: stream.inputs for group in (*stage_streams, streams) for name, stream in group.items()}
-  objective = Objective(encoder, tasks, inputs)
+  stage_streams = [_stage_streams(i, spec, config, factory, streams) for i, spec in enumerate(specs)]
+  for group in (streams, *stage_streams):
+    for stream in group.values():
+      _check_labels(stream, tasks)
   for stream in streams.values():
-    _check_labels(stream, tasks)
+    _check_is_read(stream, tasks)
+  inputs = {name: stream.inputs for group in (*stage_streams, streams) for name, stream in group.items()}
+  objective = Objective(ENCODERS.build(config['encoder'], 'encoder'), tasks, inputs)
 
   rng = jax.random.key(config['seed'])
   example = {name: stream.train_batch(0, slice(0, 1)) for name, stream in streams.items()}
   init_params = functools.partial(objective.init, stream_key(rng, 'params'), example)
   shapes = jax.eval_shape(init_params)
-  evaluator = Evaluator(objective, streams, _weights(tasks, {}), mesh, data.get('eval_batch_size'))
+  evaluator = Evaluator(objective, streams, _weights(tasks, {}), mesh, data['eval_batch_size'])
   stages = []
   for spec, own in zip(specs, stage_streams):
     start = stages[-1].end if stages else 0
@@ -185,86 +175,30 @@ def _complete(config: Any) -> dict[str, Any]:
   return config
 
 
-def _data_config(data: Mapping[str, Any], where: str) -> dict[str, Any]:
-  """Both ways to write `data` as one: {'streams': {name: {…}}, 'seed': …, …}."""
-  check_keys(data, _DATA_KEYS, where)
-  shared = {'batch_size': 128, **{k: v for k, v in data.items() if k not in ('streams', 'name')}}
-  if ('name' in data or 'mixture' in data) == ('streams' in data):
-    raise ValueError(f"'{where}' needs either a name (one data set), a mixture, or streams={{name: {{…}}}}.")
-  streams = data.get('streams') or {data.get('name', 'mixture').split(':')[-1].replace('/', '_'): dict(data)}
-  merged = {}
-  for name, spec in streams.items():
-    if data.get('streams'):
-      check_keys(spec, _STREAM_KEYS, f'{where}.streams.{name}')
-    merged[name] = {**{k: v for k, v in shared.items() if k in _STREAM_KEYS}, **spec, 'where': f'{where}.{name}'}
-  return {'seed': 0, **shared, 'streams': merged}
+def _labels(tasks: Mapping[str, Any], streams: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+  """{stream: the label columns that tasks read from it}."""
+  labels: dict[str, set[str]] = {name: set() for name in streams}
+  for name, spec in tasks.items():
+    check_keys(spec, _TASK_KEYS, f'tasks.{name}')
+    if 'label' not in spec or 'head' not in spec:
+      raise ValueError(f"'tasks.{name}' needs a label (a column of its stream) and a head.")
+    labels[_stream_of(name, spec, streams)].add(spec['label'])
+  return {name: tuple(sorted(columns)) for name, columns in labels.items()}
 
 
-def _stream(name: str, spec: Mapping[str, Any], data: Mapping[str, Any], tasks: Mapping, mesh) -> Stream:
-  where = spec['where']
-  check_batch_size(spec['batch_size'], mesh.shape['data'], 'data', f'{where}.batch_size')
-  if data.get('eval_batch_size') is not None:
-    check_batch_size(data['eval_batch_size'], mesh.shape['data'], 'data', 'data.eval_batch_size')
-  entries = spec.get('mixture') or {name: {k: spec[k] for k in _SOURCE_KEYS if k in spec}}
-  opened, inputs = {}, spec.get('inputs')
-  for source, entry in entries.items():
-    check_keys(entry, (*_SOURCE_KEYS, 'weight'), f'{where}.{source}')
-    builder, default_inputs, formats = _builder(entry, f'{where}.{source}')
-    inputs = inputs or default_inputs
-    formats = to_dict(spec.get('format')) or formats
-    formats = {column: FORMATS.build(f, f'{where}.format.{column}') for column, f in formats.items()}
-    bound = data.get('in_memory_mb')
-    opened[source] = load.open_data_set(
-      builder, splits=entry.get('splits'), formats=formats,
-      **({} if bound is None else {'in_memory_bytes': bound << 20}))
-  if not inputs:
-    raise ValueError(f"'{where}.inputs' must name the column(s) fed to the encoder. "
-                     f'Columns: {", ".join(next(iter(opened.values())).splits["train"].names)}.')
-  inputs = inputs if isinstance(inputs, str) else tuple(inputs)
-  sampler = BlockSampler(
-    [len(d.splits['train']) for d in opened.values()],
-    _shares(spec, entries, opened, inputs, where),
-    block_size=spec.get('block_size', 256), seed=data['seed'])
-  labels = {t['label'] for n, t in tasks.items() if _stream_of(n, t, data['streams']) == name and 'label' in t}
-  stream = Stream(name, {n: d.splits for n, d in opened.items()}, inputs, tuple(sorted(labels)), spec['batch_size'],
-                  sampler, mixture=bool(spec.get('mixture')), data_sets=opened)
-  stream.schema  # noqa: B018  (checks the columns)
-  return stream
-
-
-def _builder(entry: Mapping[str, Any], where: str) -> tuple[Any, Any, dict]:
-  """(TFDS builder, default inputs, default formats) of a source."""
-  name = entry.get('name')
-  if isinstance(name, str) and name.startswith('tfds:'):
-    return load.tfds_builder(name, entry.get('config')), None, {}
-  if name is None:
-    raise ValueError(f"'{where}' needs a name. Known: {', '.join(sorted(SOURCES))}, or 'tfds:…'.")
-  factory = SOURCES.lookup(name)
-  configs = [c.name for c in getattr(factory, 'BUILDER_CONFIGS', ())]
-  if entry.get('config') is not None and entry['config'] not in configs:
-    raise ValueError(f"Data set {name!r} has no config {entry['config']!r}. {did_you_mean(entry['config'], configs)}")
-  builder = factory(data_dir=data_paths.prepared(), config=entry.get('config'), file_format='array_record')
-  return builder, getattr(factory, 'INPUTS', None), dict(getattr(factory, 'FORMAT', {}))
-
-
-def _shares(spec, entries, opened, inputs, where) -> np.ndarray | None:
-  """Each source's share of the examples of a mixture."""
-  if not spec.get('mixture'):
-    return None
-  weights = [entry.get('weight') for entry in entries.values()]
-  if any(w is None for w in weights) and any(w is not None for w in weights):
-    raise ValueError(f"'{where}': give every source of the mixture a weight, or none.")
-  sizes = [len(d.splits['train']) for d in opened.values()]
-  shares = rates(sizes, weights=None if weights[0] is None else weights,
-                 temperature=spec.get('temperature', 1.0), maximum=spec.get('maximum'))
-  unit = spec.get('unit', 'examples')
-  if unit not in ('examples', 'tokens'):
-    raise ValueError(f"'{where}.unit' must be 'examples' or 'tokens', got {unit!r}.")
-  if unit == 'tokens':
-    if not isinstance(inputs, str):
-      raise ValueError(f"'{where}.unit' = 'tokens' needs one input column of tokens, got inputs={inputs!r}.")
-    shares = shares / np.array([mean_tokens(d.splits['train'], inputs) for d in opened.values()])
-  return shares / shares.sum()
+def _stage_streams(i: int, spec: Mapping[str, Any], config: Mapping[str, Any], factory: configure.StreamFactory,
+                   streams: Mapping[str, Stream]) -> Mapping[str, Stream]:
+  """The streams of a stage: its own, or those of the top. A stage may leave tasks out by leaving out their stream."""
+  if 'data' not in spec:
+    return streams
+  apart = 'streams' in spec['data'] or 'name' in spec['data'] or 'mixture' in spec['data']
+  data = configure.complete(spec['data'] if apart else {**config['data'], **spec['data']}, f'stages.{i}.data')
+  present = {name: task for name, task in config['tasks'].items()
+             if _stream_of(name, task, streams) in data['streams']}
+  if not present:
+    raise ValueError(f"'stages.{i}.data' has the streams {', '.join(data['streams'])}, which no task reads. "
+                     f'Tasks read: {", ".join(streams)}.')
+  return factory(data, _labels(present, data['streams']))
 
 
 def _stream_of(name: str, spec: Mapping[str, Any], streams: Mapping[str, Any]) -> str:
@@ -278,9 +212,6 @@ def _stream_of(name: str, spec: Mapping[str, Any], streams: Mapping[str, Any]) -
 
 def _task(name: str, spec: Mapping[str, Any], streams: Mapping[str, Stream]) -> Task:
   where = f'tasks.{name}'
-  check_keys(spec, _TASK_KEYS, where)
-  if 'label' not in spec or 'head' not in spec:
-    raise ValueError(f"'{where}' needs a label (a column of its stream) and a head.")
   stream = streams[_stream_of(name, spec, streams)]
   head = HEADS.build(spec['head'], f'{where}.head')
   loss = _loss(spec.get('loss') or head.default_loss, f'{where}.loss')
@@ -311,6 +242,17 @@ def _loss(spec: Any, where: str) -> Callable:
 def _check_weight(weight: Any, where: str) -> None:
   if not isinstance(weight, (int, float)) or not weight > 0 or not np.isfinite(weight):
     raise ValueError(f"'{where}' must be a finite number > 0, got {weight!r}. To leave a task out, remove it.")
+
+
+def _check_is_read(stream: Stream, tasks: Mapping[str, Task]) -> None:
+  """Rows that no task learns from are a mistake."""
+  readers = [task.row_id for task in tasks.values() if task.stream == stream.name]
+  if not readers:
+    raise ValueError(f"No task reads the stream '{stream.name}'. Remove it, or give a task stream='{stream.name}'.")
+  idle = [source for i, source in enumerate(stream.sources) if i not in readers and None not in readers]
+  if idle:
+    raise ValueError(f"No task reads the rows of '{idle[0]}' in the mixture '{stream.name}'. Remove that source, or "
+                     f"give a task rows='{idle[0]}'.")
 
 
 def _check_labels(stream: Stream, tasks: Mapping[str, Task]) -> None:

@@ -55,6 +55,10 @@ class Stream:
     """The input columns, always as a tuple."""
     return (self.inputs,) if isinstance(self.inputs, str) else tuple(self.inputs)
 
+  def check(self) -> None:
+    """Raises ValueError for columns that the sources can't deliver."""
+    self.schema  # noqa: B018  (reads a row of every source)
+
   def train_batch(self, step: int, rows: slice = slice(None)) -> Batch:
     """The batch of training step `step`; of it only `rows` (what this host holds)."""
     positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[rows]
@@ -187,10 +191,14 @@ def mean_tokens(table: Table, column: str, sample: int = 4096) -> float:
 
 def check_batch_size(batch_size: int, devices: int, axis: str, where: str) -> None:
   """Raises ValueError unless `batch_size` is a positive multiple of the `devices` on mesh axis `axis`."""
-  if not isinstance(batch_size, int) or batch_size < 1:
-    raise ValueError(f"'{where}' must be a whole number >= 1, got {batch_size!r}.")
-  if batch_size % devices:
-    low = batch_size // devices * devices
-    near = f'{low} and {low + devices}' if low else f'{devices}'
-    raise ValueError(f"'{where}' is {batch_size}, which is not a multiple of the {devices} devices on mesh axis "
-                     f"'{axis}'; the nearest are {near}.")
+  check_multiple(batch_size, devices, where, f"devices on mesh axis '{axis}'")
+
+
+def check_multiple(size: int, parts: int, where: str, what: str) -> None:
+  """Raises ValueError unless `size` is a positive multiple of `parts`, which are `what`."""
+  if not isinstance(size, int) or size < 1:
+    raise ValueError(f"'{where}' must be a whole number >= 1, got {size!r}.")
+  if size % parts:
+    low = size // parts * parts
+    near = f'{low} and {low + parts}' if low else f'{parts}'
+    raise ValueError(f"'{where}' is {size}, which is not a multiple of the {parts} {what}; the nearest are {near}.")
