@@ -197,14 +197,27 @@ def test_a_mixture_tells_its_tasks_apart_by_task_id():
 
 
 def test_weights_in_tokens_count_tokens():
-  short, long = dict(name='toy:Toy', weight=1.0), dict(name='toy:Toy', weight=1.0)
-  tasks = {'odd': dict(label='odd', head=dict(name='classification', classes=2), rows='a')}
-  data = dict(mixture=dict(a=short, b=long), unit='tokens', batch_size=8, inputs='tokens', block_size=64,
-              format={'tokens': dict(name='bytes', column='text', length=16)})
-  encoder = dict(name='byte_transformer', width=8, depth=1, heads=2, max_length=16)
+  mixture = {'short': dict(name='toy:Toy', weight=1.0), 'long': dict(name='toy:Long', weight=1.0)}
+  data = dict(mixture=mixture, unit='tokens', batch_size=8, inputs='tokens', block_size=64,
+              format={'tokens': dict(name='bytes', column='text', length=48)})
+  tasks = {name: dict(label='odd', head=dict(name='classification', classes=2)) for name in mixture}
+  encoder = dict(name='byte_transformer', width=8, depth=1, heads=2, max_length=48)
   run = experiment.build(toy.config(data=data, tasks=tasks, encoder=encoder))
-  assert run.streams['mixture'].sampler.slots.tolist() == [32, 32]  # the same texts, hence the same rates
+  stream = run.streams['mixture']
+  length = {name: (tables['train'].columns['tokens'] > 0).sum(1).mean() for name, tables in stream.sources.items()}
+  slots = dict(zip(stream.sources, stream.sampler.slots.tolist()))
+  assert sum(slots.values()) == 64 and slots['short'] > 2 * slots['long']
+  assert slots['short'] * length['short'] == pytest.approx(slots['long'] * length['long'], rel=0.1)  # as many tokens
   assert int(run.train(run.init())[0].step) == 12
+
+
+def test_the_batch_is_divided_over_streams_that_claim_no_size():
+  streams = {'digit': dict(name='toy:Toy'), 'grade': dict(name='toy:Toy'), 'odd': dict(name='toy:Toy', batch_size=8)}
+  tasks = {name: dict(label=name, head=dict(name='classification', classes=10)) for name in streams}
+  run = experiment.build(toy.config(data=dict(streams=streams, batch_size=32), tasks=tasks))
+  assert {name: stream.batch_size for name, stream in run.streams.items()} == {'digit': 16, 'grade': 16, 'odd': 8}
+  with pytest.raises(ValueError, match="'data.batch_size' is 33, which is not a multiple of the 2 streams; the nearest"):
+    experiment.build(toy.config(data=dict(streams=streams, batch_size=33), tasks=tasks))
 
 
 def test_a_component_of_ones_own_is_named_by_import_path():

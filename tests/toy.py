@@ -37,7 +37,7 @@ class Toy(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self, start, stop):
     digits = sklearn.datasets.load_digits()
     for i in range(start, stop):
-      digit = self._digit(i, int(digits.target[i]))
+      digit = int(digits.target[i])
       soft = np.full(10, 0.02, np.float32)
       soft[digit] += 0.8
       yield i, {
@@ -48,9 +48,15 @@ class Toy(tfds.core.GeneratorBasedBuilder):
         'bits': [digit >> b & 1 for b in range(4)],
       }
 
-  def _digit(self, i, digit):
-    del i
-    return digit
+
+class Long(Toy):
+  """The same with each text three times over."""
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def _generate_examples(self, start, stop):
+    for i, example in super()._generate_examples(start, stop):
+      yield i, example | {'text': ' '.join([example['text']] * 3)}
 
 
 class Bad(Toy):

@@ -3,7 +3,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -15,8 +14,9 @@ from mtjax.parallel import batch_sharding, host_rows, put_batch, replicated
 class Evaluator:
   """Evaluates parameters on a split: `evaluator(params, 'test') -> {'eval/<task>/<metric>': value}`.
 
-  Metrics that stream are updated on the device, in one compiled step a stream; those that collect (AUC, rank
-  correlations) get the outputs on the host. Padding is masked, so the batch size does not change a result.
+  One compiled step a stream. Metrics that stream keep their sums on the device; of those that collect (AUC, rank
+  correlations) the step makes a chunk of rows, which the host puts together. Padding is masked, so the batch size does
+  not change a result.
 
   Args:
     objective: model and tasks.
@@ -64,19 +64,18 @@ class Evaluator:
     collected = {n: t.metrics.collecting.init() for n, t in tasks.items()}
     size = self._batch_size or stream.batch_size
     for batch in stream.eval_batches(split, size, host_rows(size)):
-      state, outputs = self._step(params, put_batch(batch, batch_sharding(self._mesh)), state, stream=name)
-      for n, (output, view) in jax.device_get(outputs).items():
-        collected[n] = tasks[n].metrics.collecting.update(collected[n], output, view)
+      state, chunks = self._step(params, put_batch(batch, batch_sharding(self._mesh)), state, stream=name)
+      for n, chunk in jax.device_get(chunks).items():
+        collected[n] = tasks[n].metrics.collecting.merge(collected[n], chunk)
     return state, collected
 
   def _eval_step(self, params, batch, state, stream):
     outputs = self._objective.outputs(params, {stream: batch})
     losses = state['losses'] + self._objective.losses(outputs, {stream: batch})
-    metrics, collect = {}, {}
+    metrics, chunks = {}, {}
     for name, output in outputs.items():
       task = self._objective.tasks[name]
       view = task.view(batch)
       metrics[name] = task.metrics.streaming.update(state['metrics'][name], output, view)
-      if task.metrics.collecting:
-        collect[name] = (output.astype(jnp.float32), view)
-    return {'losses': losses, 'metrics': metrics}, collect
+      chunks[name] = task.metrics.collecting.update(task.metrics.collecting.init(), output, view)
+    return {'losses': losses, 'metrics': metrics}, chunks
