@@ -72,7 +72,7 @@ for task, color in zip(config.tasks, ('#0072B2', '#D55E00')):
   axes[1].plot(*zip(*valid), color=color, marker='o', label=task)
 axes[0].set(xlabel='step', ylabel='training loss', yscale='log')
 axes[1].set(xlabel='step', ylabel='validation accuracy', ylim=(0, 1))
-axes[1].legend(title='digit', frameon=False)
+_ = axes[1].legend(title='digit', frameon=False)
 
 # %% [markdown]
 # The left digit lies at the top left, the right one at the bottom right; where they overlap the brighter pixel wins.

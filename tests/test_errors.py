@@ -111,6 +111,21 @@ def test_changed_data_are_refused(tmp_path):
     run.init()
 
 
+def test_a_damaged_data_file_says_what_to_do(monkeypatch, tmp_path):
+  monkeypatch.setenv('MTJAX_DATA', str(tmp_path))
+  build()
+  (file,) = tmp_path.rglob('toy-train.array_record*')
+  content = bytearray(file.read_bytes())
+  content[len(content) // 2] ^= 0xFF
+  file.write_bytes(content)
+  next(tmp_path.rglob('train.arrays.npz')).unlink()  # the copy that is read instead, where there is one
+  with pytest.raises(ValueError, match='train split .* cannot be read: .* delete .*toy/1.0.0 and run again'):
+    build()
+  file.unlink()
+  with pytest.raises(ValueError, match='delete .*toy/1.0.0 and run again'):
+    build()
+
+
 def train(workdir):
   run = experiment.build(toy.config(), workdir)
   return run.train(run.init())[0]

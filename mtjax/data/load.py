@@ -93,8 +93,8 @@ def _data_source(builder: Any, expression: str, where: str) -> Any:
   try:
     return builder.as_data_source(split=expression)
   except Exception as error:
-    raise ValueError(f'{where} cannot be opened: {str(error).splitlines()[0]}. If a file is missing or damaged, delete '
-                     f'{builder.data_dir} and run again to prepare it anew.') from error
+    raise ValueError(f'{where} cannot be opened: {str(error).splitlines()[0]}. A data file is missing or damaged: '
+                     f'delete {builder.data_dir} and run again to prepare it anew.') from error
 
 
 def _check_splits(builder: Any, splits: Mapping[str, str]) -> None:

@@ -125,8 +125,14 @@ def read_records(source: Any, index: Sequence[int], where: str) -> list[dict]:
   except Exception as error:
     raise ValueError(
       f'{where} cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}. '
-      f'A data file is damaged: delete its folder and run again to prepare it anew.'
+      f'A data file is damaged: delete {_folder(source)} and run again to prepare it anew.'
     ) from error
+
+
+def _folder(source: Any) -> str:
+  """Where the files of a TFDS data source lie."""
+  info = getattr(source, 'dataset_info', None)
+  return str(info.data_dir) if info is not None else 'its folder'
 
 
 def add_formats(table: Table, formats: Mapping[str, Callable]) -> Table:
