@@ -61,7 +61,7 @@ def command() -> str:
   return ' '.join([shown, *map(shlex.quote, sys.argv[1:])])
 
 
-def write_report(run: Any, state: Any) -> None:
+def write_report(run: Any, state: Any = None) -> None:
   """Writes the report; a missing plotting library is said, not fatal: the run itself is complete."""
   if jax.process_index() > 0:
     return

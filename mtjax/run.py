@@ -22,7 +22,7 @@ from mtjax.data.streams import Stream
 from mtjax.objective import Objective
 from mtjax.parallel import batch_sharding, host_rows, put_batch, replicated
 from mtjax.prediction import Predictor
-from mtjax.training.checkpoints import Checkpoints
+from mtjax.training.checkpoints import Checkpoints, Damaged
 from mtjax.training.evaluation import Evaluator
 from mtjax.training.loop import Settings, Stage, train
 from mtjax.training.state import TrainState, eval_params
@@ -71,7 +71,7 @@ class Run:
       (final state, validation metrics {'eval/<task>/<metric>': value}).
     """
     started = time.time()
-    self._record(status='running', started=datetime.datetime.now().isoformat(timespec='seconds'), message='')
+    self._record(status='running', message='')
     writer = None
     if self.workdir is not None and jax.process_index() == 0:
       writer = MetricWriter(self.workdir, tensorboard=self.config['tensorboard'], resume_step=int(state.step))
@@ -79,6 +79,9 @@ class Run:
       state, metrics, self.stopped = train(
         state, self.stages, self.settings, task_names=list(self.objective.tasks), task_weights=self.task_weights,
         mesh=self.mesh, writer=writer, checkpoints=self.checkpoints, data_state=self._data_state)
+    except KeyboardInterrupt:
+      self._record(status='stopped', message='Interrupted.')
+      raise
     except BaseException as error:
       self._record(status='failed', message=f'{type(error).__name__}: {error}')
       raise
@@ -133,12 +136,18 @@ class Run:
       checkpoint = best['step']
     if not str(checkpoint).isdigit() or int(checkpoint) not in steps:
       raise ValueError(f"checkpoint must be 'last', 'best' or one of {steps}, got {checkpoint!r}.")
-    return self.checkpoints.restore(int(checkpoint), self._abstract)[0]
+    try:
+      return self.checkpoints.restore(int(checkpoint), self._abstract)[0]
+    except Damaged as error:
+      raise ValueError(f'The checkpoint of step {checkpoint} is damaged: {error}. There are also those of steps '
+                       f'{[step for step in steps if step != int(checkpoint)]}.') from error
 
   def report(self, state: TrainState | None = None) -> pathlib.Path:
     """Writes DIR/report.html; with `state`, sample predictions on the test split are drawn anew."""
     from mtjax.studies.run_report import write_run_report  # plotting only when asked for
 
+    if self.workdir is None:
+      raise ValueError('A report is made of the files of a workdir, which this run has not: build(config, workdir).')
     samples = self.predictor.samples(eval_params(state)) if state is not None else None
     if samples is not None:
       (self.workdir / 'samples.json').write_text(json.dumps(samples))
@@ -227,6 +236,7 @@ class Run:
     device = jax.devices()[0]
     learnt, _ = tree.partition(self._abstract_fn(0).params, self.stages[0].trainable)
     facts = {
+      'started': datetime.datetime.now().isoformat(timespec='seconds'),
       'command': self._command or 'from Python: mtjax.experiment.build(config, workdir)',
       'versions': {'python': platform.python_version(),
                    **_versions('mtjax', 'jax', 'flax', 'optax', 'orbax-checkpoint')},

@@ -25,7 +25,12 @@ def main(argv: list[str]) -> None:
   run = experiment.build(_CONFIG.value, _WORKDIR.value, cli.command())
   log.info('%s', run.describe())
   state = run.init()
-  state, _ = run.train(state)
+  try:
+    state, _ = run.train(state)
+  except FloatingPointError:
+    if _REPORT.value:
+      cli.write_report(run)  # the curves say how it came to that
+    raise
   if not run.stopped:
     print(cli.metrics_table({split: run.evaluate(state, split) for split in ('validation', 'test')}))
   if _REPORT.value:

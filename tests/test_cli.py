@@ -89,22 +89,33 @@ def test_predict_from_npz_pngs_and_jsonl_agree(workdir, tmp_path):
   assert all(sum(row['left']['probabilities']) == pytest.approx(1, abs=1e-5) for row in a)
 
 
-def test_predict_says_what_is_wrong_with_its_input(workdir, tmp_path):
+@pytest.mark.parametrize('name, content, words', [
+  ('bad.jsonl', '{"imag": 1}', "row 1 has no 'image'. Did you mean 'imag'?"),
+  ('torn.jsonl', '{"image": [[', 'line 1 is not JSON'),
+  ('short.jsonl', '{"image": ["a"]}', "column 'image' must hold numbers of shape [36, 36, 1]"),
+  ('empty.jsonl', '', 'has no rows'),
+  ('in.txt', '', 'must be a .npz, a .jsonl or a folder of PNGs'),
+  ('folder', None, 'holds no *.png'),
+  ('nothing.npz', None, 'There is no input'),
+])
+def test_inputs_that_cannot_be_read_say_why(workdir, tmp_path, name, content, words):
+  streams = experiment.load_run(workdir).streams
+  if content is not None:
+    (tmp_path / name).write_text(content)
+  elif name == 'folder':
+    (tmp_path / name).mkdir()
+  with pytest.raises((ValueError, FileNotFoundError)) as error:
+    prediction_io.read_inputs(str(tmp_path / name), streams)
+  assert words in str(error.value)
+
+
+def test_predict_shows_one_line_for_an_input_of_the_wrong_shape(workdir, tmp_path):
   np.savez(tmp_path / 'small.npz', image=np.zeros((2, 28, 28, 1), np.uint8))
-  (tmp_path / 'bad.jsonl').write_text('{"imag": 1}\n')
-  (tmp_path / 'torn.jsonl').write_text('{"image": [[\n')
-  (tmp_path / 'empty').mkdir()
-  for name, words in (
-    ('small.npz', 'Inputs of the wrong shape: got image [2, 28, 28, 1] uint8; but'),
-    ('bad.jsonl', "row 1 has no 'image'. Did you mean 'imag'?"),
-    ('torn.jsonl', 'line 1 is not JSON'),
-    ('empty', 'holds no *.png'),
-    ('nothing.npz', 'There is no input'),
-  ):
-    result = call('predict', f'--workdir={workdir}', f'--input={tmp_path}/{name}', f'--output={tmp_path}/o.jsonl', check=False)
-    assert result.returncode == 1 and words in result.stderr, result.stderr
-  result = call('predict', f'--workdir={workdir}', f'--input={tmp_path}/small.npz', '--output=o.csv', check=False)
-  assert '--output must end in .jsonl or .npz' in result.stderr
+  arguments = ('predict', f'--workdir={workdir}', f'--input={tmp_path}/small.npz')
+  result = call(*arguments, f'--output={tmp_path}/o.jsonl', check=False)
+  assert result.returncode == 1 and 'Traceback' not in result.stderr
+  assert 'Inputs of the wrong shape: got image [2, 28, 28, 1] uint8; but' in result.stderr
+  assert '--output must end in .jsonl or .npz' in call(*arguments, '--output=o.csv', check=False).stderr
 
 
 def test_predict_text_through_its_format(tmp_path):

@@ -30,6 +30,8 @@ def build(**fields):
   (dict(optimizer=dict(name='adam', lr=1e-3, schedule=dict(name='cosin'))), "Unknown schedule 'cosin'"),
   (dict(optimizer=dict(name='adam', lr=1e-3, weight_decay=0.1)), "optimizer 'adam' has no decoupled weight decay"),
   (dict(data=dict(name='toyy:Toy', batch_size=8)), "The data set 'toyy:Toy' cannot be imported"),
+  (dict(data=dict(name='tfds:no_such_set', batch_size=8)), "TFDS knows no data set 'no_such_set'"),
+  (dict(data=dict(name='toy:Toy', config='half', batch_size=8)), "Data set 'toy:Toy' has no config 'half'"),
   (dict(data=dict(name='multimnits', batch_size=8)), "Unknown data set 'multimnits'. Did you mean 'multimnist'?"),
   (dict(data=dict(batch_size=8)), "'data' needs either a name"),
   (dict(data=dict(name='toy:Toy', batchsize=8)), "Unknown config key 'data.batchsize'. Did you mean 'batch_size'?"),
@@ -190,6 +192,20 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path):
   good = experiment.build(config, tmp_path).init()
   assert int(good.step) >= 2
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(good.params))
+
+
+def test_a_damaged_best_checkpoint_is_named(tmp_path):
+  train(tmp_path)
+  run = experiment.build(toy.config(), tmp_path)
+  best = run.checkpoints.meta(12)['best']['step']
+  damage(tmp_path / 'checkpoints' / str(best) / 'params')
+  with pytest.raises(ValueError, match=f'The checkpoint of step {best} is damaged: '):
+    run.restore('best')
+
+
+def test_a_report_needs_a_workdir():
+  with pytest.raises(ValueError, match='build\\(config, workdir\\)'):
+    build().report()
 
 
 def test_predictions_of_the_wrong_shape_say_what_is_read():

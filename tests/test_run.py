@@ -220,6 +220,14 @@ def test_the_batch_is_divided_over_streams_that_claim_no_size():
     experiment.build(toy.config(data=dict(streams=streams, batch_size=33), tasks=tasks))
 
 
+def test_any_name_that_tfds_knows_with_parts_of_splits():
+  data = dict(name='tfds:toy', inputs='image', batch_size=16,
+              splits=dict(train='train[:80%]', validation='train[80%:]', test='validation+test'))
+  run = experiment.build(toy.config(data=data))
+  assert [run.streams['toy'].num_rows(split) for split in ('train', 'validation', 'test')] == [800, 200, 797]
+  assert int(run.train(run.init())[0].step) == 12
+
+
 def test_a_component_of_ones_own_is_named_by_import_path():
   config = toy.config(encoder=dict(name='mtjax.encoders.mlp:MLP', widths=(8,)))
   assert experiment.build(config).objective.encoder.widths == (8,)

@@ -132,7 +132,7 @@ class Checkpoints:
     self._manager.reload()
 
 
-class Damaged(Exception):
+class Damaged(ValueError):
   """A checkpoint that cannot be trusted; the text says why."""
 
 
