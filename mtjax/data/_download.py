@@ -11,7 +11,6 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
 
 import tqdm
 
@@ -137,13 +136,3 @@ def _open(url: str, headers: dict[str, str]):
   # identity: a server that compresses on the fly would change both the bytes and what Range means
   request = urllib.request.Request(url, headers={'User-Agent': 'mtjax', 'Accept-Encoding': 'identity', **headers})
   return urllib.request.urlopen(request, timeout=60, context=context)
-
-
-@contextlib.contextmanager
-def lock(path: pathlib.Path) -> Iterator[None]:
-  """Holds a file lock, so that two processes do not fetch the same thing into one file."""
-  import fcntl
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with path.open('a') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield

@@ -34,7 +34,7 @@ def fetch(name: str, force: bool = False) -> pathlib.Path:
   """
   package = lookup(name)
   folder = paths.raw(name)
-  with _download.lock(paths.root() / 'downloads' / f'{name}.lock'):
+  with paths.lock(paths.root() / 'downloads' / f'{name}.lock'):
     if folder.exists() and not force:
       damage = inspect(package, folder, thorough=True)
       if not damage:

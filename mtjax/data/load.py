@@ -1,11 +1,9 @@
 """Opens data sets: a TFDS builder of ours, or any name that TFDS knows ('tfds:glue/mrpc'), as tables by split."""
-import contextlib
 import dataclasses
-import fcntl
 import itertools
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mtjax.data import paths
@@ -54,7 +52,7 @@ def open_data_set(
   name = builder.info.full_name
   if not sys.stderr.isatty():
     tfds.disable_progress_bar()
-  with _locked(pathlib.Path(builder.data_dir).parent / '.lock'):  # runs started together prepare it once
+  with paths.lock(pathlib.Path(builder.data_dir).parent / '.lock'):  # runs started together prepare it once
     builder.download_and_prepare()
     if not builder.info.splits:  # another process prepared it since this builder was made
       builder.info.read_from_directory(builder.data_dir)
@@ -68,14 +66,6 @@ def open_data_set(
   features = builder.info.features
   names = {column: list(feature.names) for column, feature in features.items() if getattr(feature, 'names', None)}
   return DataSet(name, str(builder.info.version), tables, names, dict(formats or {}))
-
-
-@contextlib.contextmanager
-def _locked(path: pathlib.Path) -> Iterator[None]:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with path.open('w') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield
 
 
 def tfds_builder(name: str, config: str | None = None) -> Any:

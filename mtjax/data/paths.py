@@ -4,8 +4,11 @@
       raw/<name>/     what `python -m mtjax.data.fetch <name>` brought
       tfds/           the prepared data sets, as array_record
 """
+import contextlib
+import fcntl
 import os
 import pathlib
+from collections.abc import Iterator
 
 ASSETS = pathlib.Path(__file__).parent / 'assets'
 
@@ -23,3 +26,12 @@ def raw(name: str) -> pathlib.Path:
 def prepared() -> pathlib.Path:
   """The `data_dir` of the TFDS builders."""
   return root() / 'tfds'
+
+
+@contextlib.contextmanager
+def lock(path: pathlib.Path) -> Iterator[None]:
+  """Holds a file lock, so that processes started together fetch or prepare a thing once."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with path.open('a') as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    yield
