@@ -130,17 +130,16 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   init_params = functools.partial(objective.init, stream_key(rng, 'params'), example)
   shapes = jax.eval_shape(init_params)
   evaluator = Evaluator(objective, streams, _weights(tasks, {}), mesh, data['eval_batch_size'])
-  stages = []
+  stages, begins = [], []
   for spec, own in zip(specs, stage_streams):
     start = stages[-1].end if stages else 0
-    stages.append(_stage(spec, config, start, own, objective, shapes, mesh, rng, evaluator))
-  settings = _settings(config, tasks)
-  first = _stage_init(specs[0], config, shapes, len(tasks))
-  return Run(config=config, mesh=mesh, streams=streams, objective=objective, stages=stages, settings=settings,
-             evaluator=evaluator, workdir=workdir, command=command,
-             init_fn=jax.jit(lambda: first(init_params()), out_shardings=replicated(mesh)),
-             abstract_fn=lambda stage: jax.eval_shape(
-               lambda: _stage_init(specs[stage], config, shapes, len(tasks))(init_params())))
+    stage, begin = _stage(spec, config, start, own, objective, shapes, mesh, rng, evaluator)
+    stages.append(stage)
+    begins.append(begin)
+  return Run(config=config, mesh=mesh, streams=streams, objective=objective, stages=stages,
+             settings=_settings(config, tasks), evaluator=evaluator, workdir=workdir, command=command,
+             init_fn=jax.jit(lambda: begins[0](init_params()), out_shardings=replicated(mesh)),
+             abstract_fn=lambda stage: jax.eval_shape(lambda: begins[stage](init_params())))
 
 
 def load_run(workdir: str | pathlib.Path) -> Run:
@@ -282,29 +281,24 @@ def _trainable(frozen: Any, shapes: Any) -> dict[str, bool]:
   return {path: not is_frozen for path, is_frozen in chosen.items()}
 
 
-def _stage_init(spec: Mapping[str, Any], config: Mapping[str, Any], shapes: Any, num_tasks: int) -> Callable:
-  """(params, step, ema of the stage before) -> the state at the start of a stage."""
-  trainable = _trainable(spec.get('frozen', config['frozen']), shapes)
-  learnt, _ = tree.partition(shapes, trainable)
-  tx, _ = make_optimizer(spec.get('optimizer', config['optimizer']), learnt, spec['steps'])
-  return lambda params, step=0, old_ema=None: init_state(
-    params, tx, trainable, num_tasks, config['ema'], step, old_ema)
-
-
-def _stage(spec, config, start, streams, objective, shapes, mesh, rng, evaluator) -> Stage:
+def _stage(spec, config, start, streams, objective, shapes, mesh, rng, evaluator) -> tuple[Stage, Callable]:
+  """(a stage, its start: (params, step=0, moving average of the stage before=None) -> state)."""
   for task, weight in spec.get('weights', {}).items():
     _check_weight(weight, f'stages.weights.{task}')
+  weights, ema = _weights(objective.tasks, spec.get('weights', {})), config['ema']
   trainable = _trainable(spec.get('frozen', config['frozen']), shapes)
   learnt, _ = tree.partition(shapes, trainable)
   tx, schedule = make_optimizer(spec.get('optimizer', config['optimizer']), learnt, spec['steps'])
-  step = make_train_step(objective, tx, trainable, _weights(objective.tasks, spec.get('weights', {})),
-                         stream_key(rng, 'train'), config['ema'])
-  begin = _stage_init(spec, config, shapes, len(objective.tasks))
+  step = make_train_step(objective, tx, trainable, weights, stream_key(rng, 'train'), ema)
+
+  def begin(params, step=0, old_ema=None):
+    return init_state(params, tx, trainable, len(weights), ema, step, old_ema)
+
   return Stage(
     name=spec.get('name', f'from {start}'), start=start, end=start + spec['steps'], streams=streams,
-    trainable=trainable, schedule=schedule,
+    trainable=trainable, task_weights=weights, schedule=schedule,
     enter=jax.jit(lambda state: begin(state.params, state.step, state.ema), out_shardings=replicated(mesh)),
-    step=jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh)), evaluate=evaluator)
+    step=jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh)), evaluate=evaluator), begin
 
 
 def _settings(config: Mapping[str, Any], tasks: Mapping[str, Task]) -> Settings:

@@ -77,8 +77,8 @@ class Run:
       writer = MetricWriter(self.workdir, tensorboard=self.config['tensorboard'], resume_step=int(state.step))
     try:
       state, metrics, self.stopped = train(
-        state, self.stages, self.settings, task_names=list(self.objective.tasks), task_weights=self.task_weights,
-        mesh=self.mesh, writer=writer, checkpoints=self.checkpoints, data_state=self._data_state)
+        state, self.stages, self.settings, task_names=list(self.objective.tasks), mesh=self.mesh, writer=writer,
+        checkpoints=self.checkpoints, data_state=self._data_state)
     except KeyboardInterrupt:
       self._record(status='stopped', message='Interrupted.')
       raise
@@ -182,11 +182,6 @@ class Run:
   def predictor(self) -> Predictor:
     """Outputs per task, decoded."""
     return Predictor(self.objective, self.streams, self.mesh)
-
-  @property
-  def task_weights(self) -> np.ndarray:
-    """[T], each task's factor in the total loss."""
-    return np.array([task.weight for task in self.objective.tasks.values()], np.float32)
 
   def _abstract(self, meta: Mapping[str, Any]) -> TrainState:
     shapes = self._abstract_fn(meta['stage'])

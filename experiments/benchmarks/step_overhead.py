@@ -73,8 +73,7 @@ def make_ours(run):
     jax.block_until_ready(state)
     start = time.perf_counter()
     state, _, _ = loop.train(
-      state, run.stages, run.settings, task_names=list(run.objective.tasks), task_weights=run.task_weights,
-      mesh=run.mesh)
+      state, run.stages, run.settings, task_names=list(run.objective.tasks), mesh=run.mesh)
     jax.block_until_ready(state)
     return time.perf_counter() - start
 

@@ -34,6 +34,7 @@ class Stage:
     start, end: steps; the stage makes updates start … end - 1.
     streams: {name: stream} it trains on.
     trainable: {path: bool}.
+    task_weights: [T], factors of the total loss.
     schedule: the learning rate as a function of the step within the stage.
     enter: the state at the end of the stage before -> the state at the start of this one.
     step: (state, batch) -> state, compiled; the state is donated.
@@ -45,6 +46,7 @@ class Stage:
   end: int
   streams: Mapping[str, Stream]
   trainable: Mapping[str, bool]
+  task_weights: np.ndarray
   schedule: Callable[[Any], Any]
   enter: Callable[[TrainState], TrainState]
   step: Callable[[TrainState, Any], TrainState]
@@ -101,7 +103,6 @@ def train(
   settings: Settings,
   *,
   task_names: Sequence[str],
-  task_weights: np.ndarray,
   mesh: Mesh,
   writer: MetricWriter | None = None,
   checkpoints: Checkpoints | None = None,
@@ -113,7 +114,7 @@ def train(
     state: where to begin; donated.
     stages: all of them, also those already done.
     settings: periods and the choice of the best checkpoint.
-    task_names, task_weights: [T], in the order of the losses.
+    task_names: [T], in the order of the losses.
     mesh: where batches go.
     writer: gets the metrics; None = nobody.
     checkpoints: None = none are made.
@@ -159,7 +160,7 @@ def train(
           _check_finite(state, task_names, checkpoints)
 
         if log_due:
-          values, state = _read_window(state, task_names, task_weights, mesh)
+          values, state = _read_window(state, task_names, stage.task_weights, mesh)
           elapsed = time.perf_counter() - clock
           values['train/lr'] = float(stage.schedule(step - 1 - stage.start))
           if step > clock_step:
