@@ -127,6 +127,15 @@ def test_stages_have_their_own_optimizer_parameters_data_and_weights(tmp_path):
     assert_same(state, again)
 
 
+def test_the_best_checkpoint_stays_beside_the_last(tmp_path):
+  # Losses fall, so the highest validation loss is the first: step 6 stays though only one of the last is kept.
+  run, state, _ = train(toy.config(best=dict(metric='eval/loss', mode='max'), keep_checkpoints=1), tmp_path)
+  assert run.checkpoints.steps == [6, 12]
+  assert int(run.restore('best').step) == 6 and int(run.restore('last').step) == 12 and int(run.restore(6).step) == 6
+  assert run.evaluate(run.restore('best'), 'validation', record=False)['eval/loss'] > (
+    run.evaluate(state, 'validation', record=False)['eval/loss'])
+
+
 def test_ema_is_the_recursion_written_out():
   plain = experiment.build(toy.config(steps=3, ema=0.0))
   average = experiment.build(toy.config(steps=3, ema=0.9))

@@ -2,7 +2,8 @@ r"""MultiMNIST: two overlapping digits, one image, two labels; a LeNet shared by
 
 python -m mtjax.train --config=experiments/multimnist/joint.py --workdir=runs/multimnist
   variants: joint.py:smoke (a few steps)   joint.py:seed=1   --config.optimizer.lr=3e-4
-Expected: TO BE MEASURED
+Expected: test accuracy left 96.3 ± 0.04 %, right 94.9 ± 0.1 % (mean ± sd over seeds 0, 1, 2), about 45 s a run on two
+CPU cores with the preparation of the data; experiments/results/multimnist_joint.json.
 """
 from experiments.common import base_config, parse_arg
 

@@ -3,7 +3,8 @@ r"""Multi-Fashion: two overlapping garments, one image, two labels; the MultiMNI
 python -m mtjax.data.fetch fashion_mnist
 python -m mtjax.train --config=experiments/multimnist/multifashion.py --workdir=runs/multifashion
   variants: multifashion.py:smoke   multifashion.py:seed=1
-Expected: EXPECTED_MULTIFASHION
+Expected: test accuracy left 83.4 ± 0.4 %, right 80.3 ± 0.1 % (mean ± sd over seeds 0, 1, 2), about 45 s a run on two
+CPU cores; experiments/results/multifashion.json.
 """
 from experiments.multimnist import joint
 

@@ -4,7 +4,9 @@ python -m mtjax.train --config=experiments/sentiment/domains.py --workdir=runs/s
   variants: domains.py:smoke   domains.py:seed=1   --config.encoder.depth=4
 The label is the mean of some 20 human ratings from -4 to 4. Inputs have one shape, so all four streams go through the
 encoder in one call.
-Expected: EXPECTED_DOMAINS
+Expected: test Pearson correlation tweets .48, amazon .26, movies .16, nyt .01 (seed 0; a small byte model from nothing:
+this config shows the regime, not what can be had), about 12 minutes on two busy CPU cores;
+experiments/results/sentiment_domains.json.
 """
 from experiments.common import base_config, parse_arg
 

@@ -4,7 +4,8 @@ python -m mtjax.train --config=experiments/sentiment/mixture.py --workdir=runs/s
   variants: mixture.py:smoke   mixture.py:temperature=2   mixture.py:unit=tokens
 The label is soft: the share of the raters who gave -4, -3, … 4. Sources are drawn in proportion to
 size^(1/temperature), counted in examples or in tokens.
-Expected: EXPECTED_MIXTURE
+Expected: test cross-entropy tweets 1.77, amazon 1.89, movies 2.01, nyt 1.52 (seed 0), about 13 minutes on two busy CPU
+cores; experiments/results/sentiment_mixture.json.
 """
 from experiments.common import parse_arg
 from experiments.sentiment import domains
