@@ -20,7 +20,7 @@ def get_config(arg=None):
     for side in ('left', 'right')
   }
   config.encoder = dict(name='lenet')
-  config.optimizer = dict(name='adam', lr=1e-3, schedule=dict(name='cosine', warmup_steps=0 if arg.smoke else 100))
+  config.optimizer = dict(name='adam', lr=1e-3, schedule=dict(name='cosine', warmup_steps=1 / 15))
   config.steps = 20 if arg.smoke else 1500
   config.log_every, config.eval_every, config.checkpoint_every = (5, 10, 10) if arg.smoke else (50, 250, 250)
   return config

@@ -27,9 +27,8 @@ def get_config(arg=None):
     for domain in DOMAINS
   }
   config.encoder = dict(name='byte_transformer', width=64, depth=2, heads=4, max_length=128, dropout_rate=0.1)
-  warmup = 0 if arg.smoke else 100
   config.optimizer = dict(name='adamw', lr=2e-3, weight_decay=1e-2, decay=(r'kernel$',), clip_norm=1.0,
-                          schedule=dict(name='cosine', warmup_steps=warmup))
+                          schedule=dict(name='cosine', warmup_steps=1 / 6))
   config.steps = 4 if arg.smoke else 600
   config.log_every, config.eval_every, config.checkpoint_every = (2, 4, 4) if arg.smoke else (50, 200, 200)
   return config

@@ -17,7 +17,7 @@ SCHEDULES = ('constant', 'linear', 'cosine', 'exponential', 'inverse_sqrt', 'pie
 _ARGUMENT_OF_PARAMS = ('mask', 'learning_rate', 'weight_decay')
 
 
-def make_schedule(lr: float, steps: int, *, name: str = 'constant', warmup_steps: int = 0, final: float = 0.0,
+def make_schedule(lr: float, steps: int, *, name: str = 'constant', warmup_steps: float = 0, final: float = 0.0,
                   rate: float | None = None, boundaries: Mapping[str, float] | None = None) -> optax.Schedule:
   """The learning rate as a function of the step, after a linear warm-up from 0.
 
@@ -26,15 +26,19 @@ def make_schedule(lr: float, steps: int, *, name: str = 'constant', warmup_steps
     steps: length of the stage; the decay ends there.
     name: 'constant', 'linear' or 'cosine' (from the peak to `final` * lr), 'exponential' (to `rate` * lr at the end),
       'inverse_sqrt' (lr * sqrt(warmup / step)), 'piecewise' (times each factor of `boundaries` from that step on).
-    warmup_steps: steps of the warm-up, 0 <= warmup_steps < steps.
+    warmup_steps: steps of the warm-up, 0 <= warmup_steps < steps; a fraction below 1 is a share of `steps`, so that it
+      follows when they are changed.
     final: for 'linear' and 'cosine'.
     rate: for 'exponential', > 0.
     boundaries: for 'piecewise', {step: factor}.
   """
   if name not in SCHEDULES:
     raise ValueError(f"Unknown schedule {name!r} in 'optimizer.schedule'. {did_you_mean(name, SCHEDULES)}")
-  if not 0 <= warmup_steps < steps:
-    raise ValueError(f"'optimizer.schedule.warmup_steps' must be in 0 … steps - 1 = {steps - 1}, got {warmup_steps}.")
+  if 0 < warmup_steps < 1:
+    warmup_steps = min(round(warmup_steps * steps), steps - 1)
+  if not 0 <= warmup_steps < steps or warmup_steps != int(warmup_steps):
+    raise ValueError(f"'optimizer.schedule.warmup_steps' must be in 0 … steps - 1 = {steps - 1} (or a share "
+                     f'of the steps, below 1), got {warmup_steps}.')
   rest = steps - warmup_steps
   if name == 'linear':
     decay = optax.linear_schedule(lr, final * lr, rest)

@@ -60,6 +60,8 @@ def test_schedules_by_hand(spec, expected):
 def test_warm_up_is_linear_and_then_the_decay_runs_to_the_end():
   schedule = make_schedule(1.0, 10, name='linear', warmup_steps=4)
   np.testing.assert_allclose([float(schedule(t)) for t in (0, 2, 4, 7, 10)], [0, 0.5, 1, 0.5, 0], atol=1e-6)
+  share = make_schedule(1.0, 10, name='linear', warmup_steps=0.4)
+  assert [float(share(t)) for t in range(11)] == [float(schedule(t)) for t in range(11)]
 
 
 @pytest.mark.parametrize('spec, words', [
@@ -73,7 +75,7 @@ def test_warm_up_is_linear_and_then_the_decay_runs_to_the_end():
   (dict(name='adamw', lr=1.0, weight_decay=1.0, decay=['krnel']), "'krnel' matches no parameter"),
   (dict(name='adam', lr=1.0, schedule=dict(name='cos')), "Unknown schedule 'cos'"),
   (dict(name='adam', lr=1.0, schedule=dict(name='cosine', warmup=3)), "Did you mean 'warmup_steps'?"),
-  (dict(name='adam', lr=1.0, schedule=dict(warmup_steps=10)), 'must be in 0 … steps - 1 = 9, got 10'),
+  (dict(name='adam', lr=1.0, schedule=dict(warmup_steps=10)), 'must be in 0 … steps - 1 = 9 (or a share of the steps, below 1), got 10'),
   (dict(name='adam', lr=1.0, schedule='exponential'), "'optimizer.schedule.rate' must be > 0, got None"),
 ])
 def test_errors(spec, words):
