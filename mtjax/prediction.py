@@ -1,5 +1,4 @@
 """Predictions: a batch of inputs -> every task's outputs, decoded; and sample predictions for the report."""
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,11 +7,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mtjax.config import did_you_mean
-from mtjax.data.formats import decode_bytes
+from mtjax.data.formats import Bytes, decode_bytes
 from mtjax.data.streams import Stream
 from mtjax.metrics.decode import predictions, probabilities
 from mtjax.objective import Objective
 from mtjax.parallel import replicated
+from mtjax.studies.html import encode_image
 from mtjax.tasks import Task
 
 
@@ -54,26 +54,34 @@ class Predictor:
 
   def samples(self, params: Any, split: str = 'test', per_task: int = 24) -> dict[str, dict[str, Any]]:
     """The first labelled rows of every task with what was predicted, in the form of the report."""
-    from mtjax.studies.html import encode_image
-
     found = {}
-    for name, task in self._objective.tasks.items():
-      stream = self._streams[task.stream]
-      size = min(256, stream.num_rows(split))
-      batch = next(stream.eval_batches(split, size))
-      view = jax.device_get(task.view(batch))
-      mask = view['mask'].reshape(len(view['mask']), -1).any(1)
-      rows = np.flatnonzero(mask)[:per_task]
-      if not len(rows):
+    for stream in self._streams.values():
+      tasks = {name: task for name, task in self._objective.tasks.items() if task.stream == stream.name}
+      chosen = {name: ([], []) for name in tasks}  # positions among `rows`, labels
+      rows: dict[tuple[int, int], dict[str, np.ndarray]] = {}
+      for number, batch in enumerate(stream.eval_batches(split, min(256, stream.num_rows(split)))):
+        for name, task in tasks.items():
+          view = jax.device_get(task.view(batch))
+          known = view['mask'].reshape(len(view['mask']), -1).any(1)
+          for i in np.flatnonzero(known)[: per_task - len(chosen[name][0])]:
+            rows.setdefault((number, int(i)), {column: batch[column][i] for column in stream.input_columns})
+            chosen[name][0].append((number, int(i)))
+            chosen[name][1].append(view['label'][i])
+        if all(len(keys) >= per_task for keys, _ in chosen.values()):
+          break
+      if not rows:
         continue
-      x = self._objective.stream_inputs(task.stream, {k: v[rows] for k, v in batch.items()})
-      output = decode(task, np.asarray(self._run(params, x, tasks=(name,))[name]))
-      show = functools.partial(_show_input, encode_image=encode_image)
-      names = next(iter(stream.data_sets.values())).class_names.get(task.label)
-      found[name] = {'kind': task.head.kind, 'rows': [
-        {'input': show(x, i), **_compare(task.head.kind, output, i, view['label'][row], names)}
-        for i, row in enumerate(rows)]}
-    return found
+      columns = {column: np.stack([row[column] for row in rows.values()]) for column in stream.input_columns}
+      outputs = self(params, columns, stream.name)
+      position = {key: i for i, key in enumerate(rows)}
+      for name, (keys, labels) in chosen.items():
+        if keys:
+          names = _class_names(stream, tasks[name])
+          found[name] = {'kind': tasks[name].head.kind, 'rows': [
+            {'input': _show_input(stream, columns, position[key]),
+             **_compare(tasks[name].head.kind, outputs[name], position[key], label, names)}
+            for key, label in zip(keys, labels)]}
+    return {name: found[name] for name in self._objective.tasks if name in found}
 
   def _outputs(self, params, inputs, tasks):
     features = self._objective.encode(params, inputs)
@@ -90,20 +98,25 @@ class Predictor:
       if given is not None and len(given) == 1 and len(names) == 1:
         given = {names[0]: next(iter(given.values()))}  # a single array needs no name
       if given is not None and self._fits(candidate, given):
-        return {name: np.asarray(given[name]) for name in names}
+        return {name: np.asarray(given[name], candidate.schema[name][1]) for name in names}
     wanted = '; '.join(f"stream '{s.name}' reads " + ', '.join(
       f'{n} [N, {", ".join(map(str, s.schema[n][0]))}] {s.schema[n][1]}' for n in s.input_columns) for s in candidates)
     shown = inputs if isinstance(inputs, Mapping) else {'the input': inputs}
     got = ', '.join(f'{n} {list(np.shape(a))} {np.asarray(a).dtype}' for n, a in shown.items())
-    raise ValueError(f'Inputs of the wrong shape: got {got}; but {wanted}.')
+    raise ValueError(f'Inputs of the wrong shape or type: got {got}; but {wanted}.')
 
   def _fits(self, stream: Stream, columns: Mapping[str, Any]) -> bool:
-    return all(
-      name in columns and np.shape(columns[name])[1:] == stream.schema[name][0] and len(columns[name])
-      and np.asarray(columns[name]).dtype.kind in _KINDS[stream.schema[name][1].kind] for name in stream.input_columns)
+    return all(name in columns and _fits(np.asarray(columns[name]), *stream.schema[name])
+               for name in stream.input_columns)
 
 
-_KINDS = {'f': 'fiu', 'i': 'iu', 'u': 'fiu', 'b': 'b'}
+def _fits(x: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> bool:
+  """Whether rows of `x` have this shape and their values this type; floats are never taken for whole numbers."""
+  if x.shape[1:] != shape or not len(x):
+    return False
+  if dtype.kind in 'iu':
+    return x.dtype.kind in 'iu' and np.iinfo(dtype).min <= x.min() and x.max() <= np.iinfo(dtype).max
+  return x.dtype.kind in ('fiu' if dtype.kind == 'f' else dtype.kind)
 
 
 def decode(task: Task, outputs: np.ndarray) -> dict[str, np.ndarray]:
@@ -118,11 +131,18 @@ def _take(tree: Any, index: np.ndarray) -> Any:
   return jax.tree.map(lambda x: x[index], tree)
 
 
-def _show_input(x: Any, i: int, encode_image) -> dict[str, Any]:
-  x = jax.tree.leaves(x)[0][i]
+def _class_names(stream: Stream, task: Task) -> list[str] | None:
+  data_sets = list(stream.data_sets.values())
+  return data_sets[task.row_id or 0].class_names.get(task.label) if data_sets else None
+
+
+def _show_input(stream: Stream, columns: Mapping[str, np.ndarray], i: int) -> dict[str, Any]:
+  """A row's first input column as a picture, a text, or numbers."""
+  name = stream.input_columns[0]
+  x = columns[name][i]
   if x.dtype == np.uint8 and x.ndim in (2, 3):
     return {'type': 'image', 'png': encode_image(x)}
-  if x.dtype == np.int32 and x.ndim == 1:
+  if any(isinstance(data_set.formats.get(name), Bytes) for data_set in stream.data_sets.values()):
     return {'type': 'text', 'text': decode_bytes(x)}
   return {'type': 'vector', 'values': np.asarray(x, np.float64).reshape(-1)[:16].tolist()}
 

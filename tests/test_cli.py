@@ -114,7 +114,7 @@ def test_predict_shows_one_line_for_an_input_of_the_wrong_shape(workdir, tmp_pat
   arguments = ('predict', f'--workdir={workdir}', f'--input={tmp_path}/small.npz')
   result = call(*arguments, f'--output={tmp_path}/o.jsonl', check=False)
   assert result.returncode == 1 and 'Traceback' not in result.stderr
-  assert 'Inputs of the wrong shape: got image [2, 28, 28, 1] uint8; but' in result.stderr
+  assert 'Inputs of the wrong shape or type: got image [2, 28, 28, 1] uint8; but' in result.stderr
   assert '--output must end in .jsonl or .npz' in call(*arguments, '--output=o.csv', check=False).stderr
 
 

@@ -201,8 +201,23 @@ def test_a_mixture_tells_its_tasks_apart_by_task_id():
   run = experiment.build(toy.config(data=dict(mixture=mixture, batch_size=32, block_size=8), tasks=tasks))
   losses = run.objective(run.init().params, run.batch(0), jax.random.key(0), 0)
   assert losses.weights.tolist() == [24, 8]
-  _, metrics = run.train(run.init())
+  state, metrics = run.train(run.init())
   assert metrics['eval/digit/n'] == metrics['eval/grade/n'] == 300
+  samples = run.predictor.samples(state.params, per_task=5)  # of both, though the test split holds one after the other
+  assert {name: len(entry['rows']) for name, entry in samples.items()} == {'digit': 5, 'grade': 5}
+  outputs = run.predict(state, run.streams['mixture'].sources['grade']['test'].columns['image'][:5])
+  assert [row['prediction'] for row in samples['grade']['rows']] == [str(c) for c in outputs['grade']['prediction']]
+
+
+def test_predictions_take_whole_numbers_of_any_width_but_no_floats():
+  run = experiment.build(toy.config(tasks={'digit': HEADS['digit']}))
+  state = run.init()
+  images = run.streams['Toy'].sources['Toy']['test'].columns['image'][:3]
+  plain = run.predict(state, images)['digit']['probabilities']
+  np.testing.assert_array_equal(plain, run.predict(state, {'image': images.astype(np.int64)})['digit']['probabilities'])
+  for wrong in (images / 255, images.astype(np.int64) + 300):  # a scale that the model was not trained on
+    with pytest.raises(ValueError, match='Inputs of the wrong shape or type'):
+      run.predict(state, wrong)
 
 
 def test_weights_in_tokens_count_tokens():
