@@ -96,7 +96,7 @@ def build(steps):
   return run
 
 
-def main(argv):
+def main(_):
   """Measures both, prints a table."""
   steps = _STEPS.value
   run = build(steps)
@@ -113,7 +113,7 @@ def main(argv):
     command = [sys.executable, '-m', 'experiments.benchmarks.step_overhead', f'--only={name}', f'--steps={steps}']
     memory[name] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
   result = {
-    'command': 'python -m experiments.benchmarks.step_overhead ' + ' '.join(argv[1:]),
+    'command': ' '.join(['python -m experiments.benchmarks.step_overhead', *sys.argv[1:]]),
     'steps': steps, 'rounds': len(rounds),
     'bare_steps_per_second': steps / statistics.median(b for b, _ in rounds),
     'mtjax_steps_per_second': steps / statistics.median(o for _, o in rounds),
