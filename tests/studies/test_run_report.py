@@ -43,7 +43,7 @@ class Page(parser.HTMLParser):
     if 'style' not in self.open[-1:]:
       self.text.append(data)
 
-  def says(self, *parts):
+  def assert_says(self, *parts):
     text = ' '.join(' '.join(self.text).split())
     missing = [part for part in parts if part not in text]
     assert not missing, (missing, text)
@@ -78,11 +78,11 @@ def report(workdir, **kwargs):
 def test_a_finished_run_is_told_in_full(tmp_path):
   write_run(tmp_path)
   page = report(tmp_path)
-  page.says('suite/first:smoke', '✓ Finished', 'at step 60', '--workdir=runs/first', '1 min 41 s',
+  page.assert_says('suite/first:smoke', '✓ Finished', 'at step 60', '--workdir=runs/first', '1 min 41 s',
             '123,456, 1,000 trained', 'cpu x 1', '2026-03-05 14:03 UTC', 'accuracy ↑', 'loss ↓',
             'mnist 1.0.0', '30,000', 'ab12', 'jax', '0.10.2', 'classification', 'Steps per second, median 20.00')
-  page.says('left 0.778 test accuracy validation 0.700 n = 1,234')     # the headline of a task
-  page.says('0.7777 0.7000 0.5000 0.5000 1,234 1,234 40 0.9000')      # its row: test over validation, n, the best step
+  page.assert_says('left 0.778 test accuracy validation 0.700 n = 1,234')     # the headline of a task
+  page.assert_says('0.7777 0.7000 0.5000 0.5000 1,234 1,234 40 0.9000')      # its row: test over validation, n, the best step
   assert page.tags.count('svg') == 2 * 2 + 2                          # two panels a task; loss and speed of the run
   assert page.tags.count('details') >= 4                              # the numbers of each figure
 
@@ -108,7 +108,7 @@ def test_names_and_messages_are_escaped(tmp_path):
                                 {'input': {'type': 'image', 'png': '"><script>'}}]}}
   page = report(tmp_path, samples=samples)
   assert 'script' not in page.tags
-  page.says('<b> 0.778', '✗ Failed')
+  page.assert_says('<b> 0.778', '✗ Failed')
   assert ' '.join(page.text).count(hostile) >= 8
 
 
@@ -120,28 +120,28 @@ def test_a_torn_line_and_non_finite_values(tmp_path):
   with open(tmp_path / 'metrics.jsonl', 'a') as file:
     file.write('{"step": 80, "split": "train", "train/left/lo')
   page = report(tmp_path)
-  page.says('✗ Failed after step 70. loss of left is nan at step 70', 'not finite', 'left – validation accuracy',
+  page.assert_says('✗ Failed after step 70. loss of left is nan at step 70', 'not finite', 'left – validation accuracy',
             '– 0.5000 1,234 40 0.9000')
   assert 'nan' not in ' '.join(page.text).replace('is nan at', '').lower()
 
 
 def test_a_run_without_metrics_or_files(tmp_path):
-  report(tmp_path).says(tmp_path.name, 'Status not recorded', 'Nothing has been measured yet')
+  report(tmp_path).assert_says(tmp_path.name, 'Status not recorded', 'Nothing has been measured yet')
   (tmp_path / 'run.json').write_text('{"status": "running"}')
   (tmp_path / 'config.json').write_text('{"tasks": {"left"')            # damaged
-  report(tmp_path).says('… Running when this page was written')
+  report(tmp_path).assert_says('… Running when this page was written')
 
 
 def test_training_lines_only(tmp_path):
   (tmp_path / 'metrics.jsonl').write_text('{"step": 0, "split": "train", "train/left/loss": 1.5}\n')
-  report(tmp_path).says('Nothing has been evaluated yet', 'train loss', '1.5000')
+  report(tmp_path).assert_says('Nothing has been evaluated yet', 'train loss', '1.5000')
 
 
 def test_many_tasks_fill_a_grid(tmp_path):
   tasks = [f'task_{i}' for i in range(16)]
   write_run(tmp_path, tasks=tasks, steps=20)
   page = report(tmp_path)
-  page.says(*(f'task_ {i} 0.778' for i in range(16)))
+  page.assert_says(*(f'task_ {i} 0.778' for i in range(16)))
   assert page.tags.count('svg') == 2 * 16 + 2
 
 
@@ -150,14 +150,14 @@ def test_long_runs_show_some_rows_and_say_so(tmp_path):
     for step in range(1000):
       writer.write(step, 'train', {'train/left/loss': 1.0})
   page = report(tmp_path)
-  page.says('of 1,000 steps)')
+  page.assert_says('of 1,000 steps)')
   assert page.tags.count('tr') < 2 * run_report.MAX_ROWS
 
 
 def test_tasks_with_other_metrics_have_their_own_table(tmp_path):
   with writers.MetricWriter(tmp_path, tensorboard=False) as writer:
     writer.write(5, 'validation', {'eval/a/accuracy': 0.5, 'eval/b/mse': 0.25, 'eval/b/r2': 0.75})
-  report(tmp_path).says('task accuracy ↑ n best step', 'task mse ↓ r2 ↑ n best step')
+  report(tmp_path).assert_says('task accuracy ↑ n best step', 'task mse ↓ r2 ↑ n best step')
 
 
 def test_samples_are_read_from_the_folder_and_marked(tmp_path):
@@ -171,7 +171,7 @@ def test_samples_are_read_from_the_folder_and_marked(tmp_path):
   }
   (tmp_path / 'samples.json').write_text(json.dumps(samples))
   page = report(tmp_path)
-  page.says('1 of these 2 right', '✗ so_<b>good bad good', 'x …', '(none) a, b', '… (20) – 1.500 σ=2')
+  page.assert_says('1 of these 2 right', '✗ so_<b>good bad good', 'x …', '(none) a, b', '… (20) – 1.500 σ=2')
   assert ('span', 'aria-label', 'wrong') in page.attributes and ('span', 'aria-label', 'right') in page.attributes
 
 
@@ -179,7 +179,7 @@ def test_many_pictures_are_cut_short(tmp_path):
   picture = {'type': 'image', 'png': run_report.encode_image(np.eye(4, dtype=np.uint8))}
   rows = [{'input': picture, 'label': '1', 'prediction': '1', 'correct': True}] * 50
   page = report(tmp_path, samples={'left': {'rows': rows}})
-  page.says('50 of these 50 right; the first 48 of 50 are shown')
+  page.assert_says('50 of these 50 right; the first 48 of 50 are shown')
   assert page.tags.count('img') == 48
 
 
