@@ -213,13 +213,17 @@ def _task(name: str, spec: Mapping[str, Any], streams: Mapping[str, Stream]) -> 
   where = f'tasks.{name}'
   stream = streams[_stream_of(name, spec, streams)]
   head = HEADS.build(spec['head'], f'{where}.head')
-  loss = _loss(spec.get('loss') or head.default_loss, f'{where}.loss')
+  loss = spec.get('loss') or getattr(head, 'default_loss', None)
+  if loss is None:
+    raise ValueError(f"'{where}.loss' must be given: {type(head).__name__} has no default_loss. "
+                     f'Known: {", ".join(sorted(LOSSES))}.')
+  loss = _loss(loss, f'{where}.loss')
   metrics = {}
-  for metric in spec.get('metrics') or head.default_metrics:
-    metric_name = metric if isinstance(metric, str) else metric.get('name')
-    takes_kind = 'kind' in (keywords(METRICS.lookup(metric_name)) or ())
-    metrics[metric_name.split(':')[-1]] = METRICS.build(
-      metric, f'{where}.metrics', **({'kind': head.kind} if takes_kind and 'kind' not in to_dict(metric) else {}))
+  for metric in spec.get('metrics') or getattr(head, 'default_metrics', ()):
+    metric = {'name': metric} if isinstance(metric, str) else dict(metric)
+    if 'kind' in (keywords(METRICS.lookup(metric.get('name'))) or ()):
+      metric.setdefault('kind', getattr(head, 'kind', 'identity'))
+    metrics[metric['name'].split(':')[-1]] = METRICS.build(metric, f'{where}.metrics')
   rows, row_id = spec.get('rows') or (name if stream.mixture and name in stream.sources else None), None
   if rows is not None:
     if not stream.mixture or rows not in stream.sources:
@@ -264,7 +268,7 @@ def _check_labels(stream: Stream, tasks: Mapping[str, Task]) -> None:
         continue
       known = mask.reshape(len(mask), -1).all(1) if mask.ndim > 1 else mask
       try:
-        task.head.check_label(label[known], task.label)
+        getattr(task.head, 'check_label', lambda *_: None)(label[known], task.label)
       except ValueError as error:
         raise ValueError(f"Task '{task.name}', {split} split of '{source}': {error}") from error
 

@@ -77,9 +77,9 @@ class Predictor:
       for name, (keys, labels) in chosen.items():
         if keys:
           names = _class_names(stream, tasks[name])
-          found[name] = {'kind': tasks[name].head.kind, 'rows': [
+          found[name] = {'kind': tasks[name].kind, 'rows': [
             {'input': _show_input(stream, columns, position[key]),
-             **_compare(tasks[name].head.kind, outputs[name], position[key], label, names)}
+             **_compare(tasks[name].kind, outputs[name], position[key], label, names)}
             for key, label in zip(keys, labels)]}
     return {name: found[name] for name in self._objective.tasks if name in found}
 
@@ -121,9 +121,9 @@ def _fits(x: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> bool:
 
 def decode(task: Task, outputs: np.ndarray) -> dict[str, np.ndarray]:
   """A head's raw outputs -> {'prediction'} and, where the head has them, {'probabilities'}."""
-  decoded = {'prediction': np.asarray(predictions(outputs, task.head.kind))}
-  if task.head.kind != 'identity':
-    decoded['probabilities'] = np.asarray(probabilities(outputs, task.head.kind))
+  decoded = {'prediction': np.asarray(predictions(outputs, task.kind))}
+  if task.kind != 'identity':
+    decoded['probabilities'] = np.asarray(probabilities(outputs, task.kind))
   return decoded
 
 

@@ -36,6 +36,11 @@ class Task:
   weight: float = 1.0
   row_id: int | None = None
 
+  @property
+  def kind(self) -> str:
+    """How the head's outputs become predictions, see `mtjax.metrics.decode`; 'identity' where the head does not say."""
+    return getattr(self.head, 'kind', 'identity')
+
   def view(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """The stream's batch as the task's metrics see it: {'label': [B, …], 'mask': bool, of label's shape or [B]}."""
     label, mask = batch[self.label], batch[f'{self.label}_mask']

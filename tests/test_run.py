@@ -1,6 +1,7 @@
 """A run as a user has it: from a config to metrics, resumed, evaluated, with every regime and kind of head."""
 import json
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -255,3 +256,22 @@ def test_any_name_that_tfds_knows_with_parts_of_splits():
 def test_a_component_of_ones_own_is_named_by_import_path():
   config = toy.config(encoder=dict(name='mtjax.encoders.mlp:MLP', widths=(8,)))
   assert experiment.build(config).objective.encoder.widths == (8,)
+
+
+class PlainHead(nn.Module):
+  """A head that knows nothing of mtjax."""
+
+  @nn.compact
+  def __call__(self, features, batch=None, *, train=False):
+    return nn.Dense(1, name='out')(features.pooled)[:, 0]
+
+
+def test_any_module_is_a_head_when_the_task_says_loss_and_metrics():
+  head = dict(name=f'{__name__}:PlainHead')
+  tasks = {'ink': dict(label='ink', head=head, loss='mse', metrics=('rmse',))}
+  run = experiment.build(toy.config(tasks=tasks))
+  state, metrics = run.train(run.init())
+  assert metrics['eval/ink/rmse'] > 0
+  assert run.predict(state, np.zeros((2, 8, 8, 1), np.uint8))['ink']['prediction'].shape == (2,)
+  with pytest.raises(ValueError, match="'tasks.ink.loss' must be given: PlainHead has no default_loss"):
+    experiment.build(toy.config(tasks={'ink': dict(label='ink', head=head)}))

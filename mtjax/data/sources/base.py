@@ -2,6 +2,7 @@
 
 A source says what its columns are (`columns`) and gives them as arrays with the rows of each split (`rows`).
 """
+import abc
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
@@ -37,13 +38,13 @@ class Source(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def __init__(self, *, data_dir=None, file_format='array_record', **kwargs):
     super().__init__(data_dir=data_dir or paths.prepared(), file_format=file_format, **kwargs)
 
+  @abc.abstractmethod
   def columns(self) -> dict[str, Any]:
     """{column: TFDS feature}."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def rows(self) -> tuple[Table, Splits]:
     """The columns of all rows, and the rows of each split, in the order in which they are written."""
-    raise NotImplementedError
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
