@@ -46,6 +46,8 @@ class Registry:
 
   def lookup(self, name: str) -> Callable[..., Any]:
     """The factory called `name`. Raises ValueError for a name that is neither known nor importable."""
+    if not isinstance(name, str):
+      raise ValueError(f'A {self.kind} is named by a string, got {name!r}. Known: {", ".join(sorted(self.entries))}.')
     target = self.entries.get(name, name)
     if ':' not in target:
       raise ValueError(f'Unknown {self.kind} {name!r}. {did_you_mean(name, self.entries)} '

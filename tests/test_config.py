@@ -26,6 +26,7 @@ def test_components_by_name_or_import_path():
   (dict(name='thing', sise=3), "Unknown config key 'x.sise'. Did you mean 'size'? Known: rate, size."),
   (dict(name='thing'), "'x' is incomplete: missing a required argument: 'size'"),
   (dict(name='thing', size=3, given=1), "Unknown config key 'x.given'"),
+  (dict(name=3, size=3), 'A thing is named by a string, got 3. Known: thing.'),
   (dict(name='nowhere:Thing'), "The thing 'nowhere:Thing' cannot be imported"),
 ])
 def test_what_is_wrong_with_a_component(spec, words):
