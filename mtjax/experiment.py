@@ -66,7 +66,7 @@ def default_config() -> ml_collections.ConfigDict:
     given beside `streams`, it is divided equally over those that have none of their own. Of all streams: `seed` of the
     order, `eval_batch_size`, `in_memory_mb` (splits below it are read into arrays; default 1024).
   tasks: {task: dict(label, head, loss?, metrics?, weight=1.0, stream?, rows?)}; `rows` is the source whose rows a task
-    reads in a mixture.
+    reads in a mixture. Their order is that of the losses; a ConfigDict sorts its keys.
   encoder: dict(name, …).
   optimizer: dict(name, lr, …), see `mtjax.training.optimizer`.
   frozen: regular expressions over parameter paths that are not trained.

@@ -79,10 +79,11 @@ class Objective:
     for stream, columns in batch.items():
       x = self.stream_inputs(stream, columns)
       if not encoder:
-        encoder = self.encoder.init(stream_key(rng, 'encoder'), x).get('params', {})
+        encoder = _parameters(self.encoder.init(stream_key(rng, 'encoder'), x), self.encoder)
       features = self.encoder.apply({'params': encoder}, x)
       for task in self._tasks_of(stream):
-        heads[task.name] = task.head.init(stream_key(rng, f'heads/{task.name}'), features).get('params', {})
+        variables = task.head.init(stream_key(rng, f'heads/{task.name}'), features)
+        heads[task.name] = _parameters(variables, task.head)
     return {'encoder': encoder, 'heads': {name: heads[name] for name in self.tasks}}
 
   def __call__(self, params: Params, batch: Mapping[str, Mapping[str, jax.Array]], rng: jax.Array, step: Any) -> Losses:
@@ -123,12 +124,13 @@ class Objective:
   def encode(self, params, inputs, *, ctx=None, rng=None, train=False) -> Features:
     """The encoder alone."""
     rngs = {'dropout': stream_key(rng, 'encoder')} if rng is not None else None
-    return self.encoder.apply({'params': params['encoder']}, inputs, ctx=ctx, train=train, rngs=rngs)
+    return self.encoder.apply({'params': params.get('encoder', {})}, inputs, ctx=ctx, train=train, rngs=rngs)
 
   def head(self, params, task: Task, features: Features, batch=None, *, rng=None, train=False) -> jax.Array:
     """One head alone."""
     rngs = {'dropout': stream_key(rng, task.name)} if rng is not None else None
-    return task.head.apply({'params': params['heads'][task.name]}, features, batch, train=train, rngs=rngs)
+    own = params.get('heads', {}).get(task.name, {})  # a part without parameters has no place in the tree
+    return task.head.apply({'params': own}, features, batch, train=train, rngs=rngs)
 
   def stream_inputs(self, stream: str, columns: Mapping[str, jax.Array]) -> Any:
     """What the encoder reads of a stream's batch."""
@@ -160,6 +162,15 @@ class Objective:
       key = (structure, one_task, *((x.shape[1:], str(x.dtype)) for x in leaves))
       groups.setdefault(key, []).append(stream)
     return list(groups.values())
+
+
+def _parameters(variables: Mapping[str, Any], module: nn.Module) -> Params:
+  """The parameters of a part; raises ValueError for one that keeps other state, which a run would lose."""
+  state = sorted(set(variables) - {'params', 'intermediates', 'perturbations'})
+  if state:
+    raise ValueError(f'{type(module).__name__} keeps state in {", ".join(map(repr, state))}, but a run is a function '
+                     f'of its parameters alone. For normalisation use LayerNorm or GroupNorm.')
+  return variables.get('params', {})
 
 
 def _join(trees: Sequence[Any]) -> Any:
