@@ -27,6 +27,9 @@ def run(main: Callable[[list[str]], None]) -> None:
         raise
       print(f'{type(error).__name__}: {error}', file=sys.stderr)
       sys.exit(1)
+    except KeyboardInterrupt:
+      print('Interrupted. A training run goes on from its last checkpoint by the same command.', file=sys.stderr)
+      sys.exit(130)
 
   try:
     app.run(guarded)

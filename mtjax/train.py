@@ -3,7 +3,7 @@ r"""Trains a multitask model from a config file.
   python -m mtjax.train --config=experiments/multimnist/joint.py --workdir=runs/joint [--config.optimizer.lr=3e-4]
 
 Writes DIR/config.json, metrics.jsonl, checkpoints/, tensorboard/, report.html. The same command again goes on from the
-last checkpoint. SIGTERM saves and exits; a second run of the command goes on.
+last checkpoint. SIGTERM and Ctrl-C save and exit; a second run of the command goes on.
 """
 import logging
 
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
     print(cli.metrics_table({split: run.evaluate(state, split) for split in ('validation', 'test')}))
   if _REPORT.value:
     cli.write_report(run, state)
-  print(f'Run folder: {run.workdir}' + (' (stopped by SIGTERM; the same command goes on)' if run.stopped else ''))
+  print(f'Run folder: {run.workdir}' + (' (stopped; the same command goes on)' if run.stopped else ''))
 
 
 if __name__ == '__main__':

@@ -75,26 +75,34 @@ class NonFiniteLoss(FloatingPointError):
 
 
 class StopRequest:
-  """Turns SIGTERM into a flag that the loop reads between steps: `with StopRequest() as stop: … if stop: …`."""
+  """Turns SIGTERM and Ctrl-C into a flag that the loop reads between steps: `with StopRequest() as stop: … if stop: …`.
+
+  A second Ctrl-C interrupts at once.
+
+  Attributes:
+    signal: name of the signal that came; None = none.
+  """
 
   def __init__(self):
-    self._requested = False
+    self.signal: str | None = None
+    self._previous: dict[int, Any] = {}
 
   def __enter__(self) -> 'StopRequest':
-    self._main = threading.current_thread() is threading.main_thread()  # only there may handlers be set
-    if self._main:
-      self._previous = signal.signal(signal.SIGTERM, self._on_signal)
+    if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+      self._previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     return self
 
   def __exit__(self, *_) -> None:
-    if self._main:
-      signal.signal(signal.SIGTERM, self._previous)
+    for number, handler in self._previous.items():
+      signal.signal(number, handler)
 
   def __bool__(self) -> bool:
-    return self._requested
+    return self.signal is not None
 
-  def _on_signal(self, *_) -> None:
-    self._requested = True
+  def _on_signal(self, number: int, _) -> None:
+    if self and number == signal.SIGINT:
+      raise KeyboardInterrupt
+    self.signal = signal.Signals(number).name
 
 
 def train(
@@ -121,7 +129,7 @@ def train(
     data_state: (stage, step) -> the `data` item of a checkpoint.
 
   Returns:
-    (final state, the last validation metrics, whether SIGTERM ended it early).
+    (final state, the last validation metrics, whether SIGTERM or Ctrl-C ended it early).
 
   Raises:
     NonFiniteLoss: names step and task; the last good checkpoint stays.
@@ -183,7 +191,7 @@ def train(
         if eval_due or save_due:
           clock, clock_step = time.perf_counter(), step  # what was spent here is not training time
         if stopping:
-          log.warning('SIGTERM: stopped at step %d. The same command goes on from there.', step)
+          log.warning('%s: stopped at step %d. The same command goes on from there.', stop.signal, step)
           return state, metrics, True
   return state, metrics, False
 
