@@ -7,10 +7,10 @@ Reads what the runs wrote; nothing is computed anew and nothing typed in.
 import json
 import pathlib
 import statistics
-import subprocess
 
 from absl import app, flags
 
+from experiments.common import current_commit
 from mtjax.training.writers import read_metrics
 
 _OUTPUT = flags.DEFINE_string('output', None, 'JSON file.', required=True)
@@ -42,9 +42,8 @@ def summarise(runs):
 def main(argv):
   """Reads, writes, prints."""
   runs = [read_run(workdir) for workdir in argv[1:]]
-  commit = _COMMIT.value or subprocess.run(
-    ['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, check=True).stdout.strip()
-  result = {'commit': commit, 'selection': 'last step', 'split': 'test', 'summary': summarise(runs), 'runs': runs}
+  result = {'commit': _COMMIT.value or current_commit(), 'selection': 'last step', 'split': 'test',
+            'summary': summarise(runs), 'runs': runs}
   pathlib.Path(_OUTPUT.value).write_text(json.dumps(result, indent=1) + '\n')
   for name, entry in result['summary'].items():
     spread = '' if entry['sd'] is None else f' ± {entry["sd"]:.4f}'

@@ -1,4 +1,6 @@
 """What all configs share: the defaults, and string arguments."""
+import subprocess
+
 import ml_collections
 
 from mtjax.config import did_you_mean
@@ -8,6 +10,12 @@ from mtjax.experiment import default_config
 def base_config() -> ml_collections.ConfigDict:
   """Every field of a run with its default; `mtjax.experiment.default_config` explains them."""
   return default_config()
+
+
+def current_commit() -> str:
+  """The short hash of the checkout's commit, for result files."""
+  command = ['git', 'rev-parse', '--short', 'HEAD']
+  return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def parse_arg(arg: str | None, **defaults) -> ml_collections.ConfigDict:

@@ -316,9 +316,3 @@ def _settings(config: Mapping[str, Any], tasks: Mapping[str, Task]) -> Settings:
                      f'{did_you_mean(best["metric"], names)}')
   return Settings(**{k: config[k] for k in ('log_every', 'eval_every', 'checkpoint_every')},
                   best=best['metric'], best_mode=best['mode'])
-
-
-def replace(config: Any, **fields: Any) -> ml_collections.ConfigDict:
-  """A copy of a config with some top-level fields replaced (for sweeps and notebooks)."""
-  return ml_collections.ConfigDict({**to_dict(config), **fields})
-

@@ -22,6 +22,7 @@ import jax
 import optax
 from absl import app, flags
 
+from experiments.common import current_commit
 from experiments.multimnist import joint
 from mtjax import experiment
 from mtjax.training import loop
@@ -114,7 +115,7 @@ def main(_):
     memory[name] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
   result = {
     'command': ' '.join(['python -m experiments.benchmarks.step_overhead', *sys.argv[1:]]),
-    'steps': steps, 'rounds': len(rounds),
+    'commit': current_commit(), 'steps': steps, 'rounds': len(rounds),
     'bare_steps_per_second': steps / statistics.median(b for b, _ in rounds),
     'mtjax_steps_per_second': steps / statistics.median(o for _, o in rounds),
     'speed_ratio': statistics.median(b / o for b, o in rounds),

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 PAD, BOS, EOS, FIRST_BYTE = 0, 1, 2, 3
-BYTE_VOCAB_SIZE = 256 + FIRST_BYTE
 
 
 @dataclasses.dataclass(frozen=True)

@@ -81,7 +81,6 @@ class Stream:
     """Rows of a split, over all sources."""
     return sum(len(tables[split]) for tables in self.sources.values())
 
-  @functools.lru_cache  # noqa: B019  (streams live as long as their run)
   def fingerprint(self, split: str) -> str:
     """A hash of the rows of a split."""
     return '+'.join(tables[split].fingerprint for tables in self.sources.values())

@@ -4,6 +4,7 @@ A table has `len(table)`, `table.names` and `table.rows(index, names) -> {name: 
 read once into arrays; larger ones are read record by record from array_record files. Integers come as int32, floats as
 float32, text as bytes; a nested feature is named by its path, 'answers/text'.
 """
+import functools
 import hashlib
 import os
 import pathlib
@@ -55,7 +56,7 @@ class ArrayTable:
     """This table and further columns."""
     return ArrayTable({**self.columns, **columns})
 
-  @property
+  @functools.cached_property
   def fingerprint(self) -> str:
     """A hash of the content."""
     digest = hashlib.blake2b(digest_size=8)

@@ -119,10 +119,6 @@ class Checkpoints:
     """Blocks until what was saved is on disk."""
     self._manager.wait_until_finished()
 
-  def close(self) -> None:
-    """Waits, then stops the background threads."""
-    self._manager.close()
-
   def _put_aside(self, step: int) -> None:
     aside = self.directory.with_name('checkpoints.damaged')
     if jax.process_index() == 0:

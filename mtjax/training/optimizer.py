@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from mtjax import tree
-from mtjax.config import check_keys, did_you_mean, keywords, to_dict
+from mtjax.config import Registry, check_keys, did_you_mean, keywords, to_dict
 
 SCHEDULES = ('constant', 'linear', 'cosine', 'exponential', 'inverse_sqrt', 'piecewise')
 _ARGUMENT_OF_PARAMS = ('mask', 'learning_rate', 'weight_decay')
@@ -118,8 +118,6 @@ def make_optimizer(spec: Any, params: tree.Tree, steps: int) -> tuple[optax.Grad
 
 def _lookup(name: str | None):
   if isinstance(name, str) and ':' in name:
-    from mtjax.config import Registry
-
     return Registry('optimizer', {}).lookup(name)
   if not isinstance(name, str) or not _takes(name, 'learning_rate'):
     known = [n for n in dir(optax) if _takes(n, 'learning_rate')]
