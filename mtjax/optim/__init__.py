@@ -1,0 +1,4 @@
+"""One update out of T tasks: aggregators, weightings and sharpness, each an optax transform of stacked gradients."""
+# The contract, and the algebra that methods of one's own need.
+from mtjax.optim.base import Aggregator, Info, State, from_jacobian, from_weights
+from mtjax.optim.stacked import combine, cross_gramian, gramian

@@ -1,0 +1,1 @@
+"""Aggregators: the update from the Gramian or the stacked gradients."""

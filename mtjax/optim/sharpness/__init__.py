@@ -1,0 +1,1 @@
+"""Sharpness-aware minimisation: a second gradient at a perturbed point."""

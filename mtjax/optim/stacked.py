@@ -1,0 +1,66 @@
+"""Linear algebra over stacked trees, with tasks that may be absent.
+
+`jac`: a tree whose leaves are [T, *shape]. active: [T] bool, None = all. Leaves are contracted over all their own axes as
+they lie, so that a sharded leaf stays where it is.
+"""
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def gramian(jac: Any, active: jax.Array | None = None) -> jax.Array:
+  """G = J J^T [T, T], summed leaf by leaf, in float32 or more. Rows and columns of inactive tasks are 0."""
+  gram = cross_gramian(jac, jac, active)
+  return 0.5 * (gram + gram.T)
+
+
+def cross_gramian(jac: Any, other: Any, active: jax.Array | None = None) -> jax.Array:
+  """A = J_1 J_2^T [T, T] of two stacks of the same tasks, as `gramian`; symmetric only in expectation."""
+  def leaf_products(x, y):
+    axes = tuple(range(1, x.ndim))
+    return jax.lax.dot_general(x, y, ((axes, axes), ((), ())), precision=jax.lax.Precision.HIGHEST,
+                               preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
+
+  return sum(jax.tree.leaves(jax.tree.map(leaf_products, mask_rows(jac, active), mask_rows(other, active))))
+
+
+def combine(jac: Any, w: jax.Array) -> Any:
+  """d = J^T w: leaves [T, *shape] -> [*shape], in the dtype of the leaf."""
+  def leaf_sum(leaf):
+    kind = jnp.promote_types(leaf.dtype, jnp.float32)
+    d = jax.lax.dot_general(w.astype(kind), leaf.astype(kind), (((0,), (0,)), ((), ())),
+                            precision=jax.lax.Precision.HIGHEST)
+    return d.astype(leaf.dtype)
+
+  return jax.tree.map(leaf_sum, jac)
+
+
+def mask_rows(jac: Any, active: jax.Array | None) -> Any:
+  """Zeros in the rows of inactive tasks, whatever stood there (also NaN)."""
+  if active is None:
+    return jac
+  return jax.tree.map(lambda x: jnp.where(active.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.zeros((), x.dtype)), jac)
+
+
+def drop_inactive(gram: jax.Array, active: jax.Array, diagonal: float = 1.0) -> jax.Array:
+  """G with the rows and columns of inactive tasks 0 and `diagonal` on their diagonal.
+
+  It is invertible if the rest is, and what is solved on it splits into the active part and a harmless rest.
+  """
+  both = active[:, None] & active[None, :]
+  return jnp.where(both, gram, 0) + jnp.diag(jnp.where(active, 0, diagonal).astype(gram.dtype))
+
+
+def equal_shares(active: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
+  """1 / (number of active tasks) for each of them, [T]."""
+  active = active.astype(dtype)
+  return active / jnp.maximum(active.sum(), 1)
+
+
+def shares(preference: jax.Array | None, active: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
+  """Preferences of the active tasks, scaled to sum 1; equal shares where `preference` is None.  [T]"""
+  if preference is None:
+    return equal_shares(active, dtype)
+  chosen = jnp.where(active, jnp.asarray(preference, dtype), 0)
+  return chosen / jnp.maximum(chosen.sum(), jnp.finfo(dtype).tiny)

@@ -1,0 +1,1 @@
+"""Weightings: the update from the losses."""
