@@ -1,7 +1,7 @@
 """Linear algebra over stacked trees, with tasks that may be absent.
 
-`jac`: a tree whose leaves are [T, *shape]. active: [T] bool, None = all. Leaves are contracted over all their own axes as
-they lie, so that a sharded leaf stays where it is.
+`jac`: a tree whose leaves are [T, *shape]. active: [T] bool, None = all. Leaves are contracted over all their own axes
+as they lie, so that a sharded leaf stays where it is.
 """
 from typing import Any
 
