@@ -7,3 +7,6 @@ from mtjax.losses.ordinal import ordinal_nll
 
 # Numbers.
 from mtjax.losses.regression import huber, mae, mse
+
+# Token losses of a batch of several tasks -> a scalar.
+from mtjax.losses.mftcoder import focal_mean, focal_sums, mft_focal, mft_loss, mft_mean, mft_sums

@@ -9,15 +9,19 @@ import jax.numpy as jnp
 from mtjax import tree
 
 
-def check_preference(preference: Sequence[float] | None, name: str, num_tasks: int | None = None) -> tuple | None:
-  """A preference per task as a tuple of floats. Raises ValueError when negative, not finite, all zero or not T long."""
+def check_preference(preference: Sequence[float] | None, name: str, num_tasks: int | None = None,
+                     field: str = 'preference') -> tuple | None:
+  """A preference (or what `field` is) per task as a tuple of floats.
+
+  Raises ValueError when negative, not finite, all zero or not T long.
+  """
   if preference is None:
     return None
   values = tuple(float(value) for value in preference)
   if not values or any(not math.isfinite(v) or v < 0 for v in values) or not any(values):
-    raise ValueError(f'{name}: preference must hold finite numbers >= 0, not all 0, got {list(values)}.')
+    raise ValueError(f'{name}: {field} must hold finite numbers >= 0, not all 0, got {list(values)}.')
   if num_tasks is not None and len(values) != num_tasks:
-    raise ValueError(f'{name}: preference has {len(values)} entries {list(values)}, but there are {num_tasks} tasks.')
+    raise ValueError(f'{name}: {field} has {len(values)} entries {list(values)}, but there are {num_tasks} tasks.')
   return values
 
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtjax import tree
 from mtjax.optim._checks import check_stacked
 from mtjax.optim.stacked import combine, cross_gramian, gramian, mask_rows
 
@@ -83,17 +84,19 @@ class Aggregator(optax.GradientTransformationExtraArgs):
     name: of the method.
     needs: 'losses', 'gramian' or 'jacobian'.
     weights: (state, info) -> (w [T], state); absent where needs is 'jacobian'.
-    scalarise: (losses, state) -> a differentiable scalar whose gradient in the losses is w; absent where there is none.
+    scalarise: (losses, state, active=None) -> a scalar whose gradient in the losses is w at that state, differentiable
+      in a learned parameter of the state too; absent where there is none.
     observe: (state, losses_after, active=None) -> state, for methods that look at the losses of the same batch after
       the step; else None.
     observes: 'nothing', 'losses_after' or 'validation_losses': what a training loop has to deliver besides.
     double_sampling: whether the Gramian should be that of two independent batches, A = J_1 J_2^T (not symmetric): pass
       `jac_other`, the stacked gradients of another batch. Without it the method runs on the biased J J^T.
     head_weights: (w [T], info) -> [T], what the gradient of each task's own parameters is multiplied by.
+    layer: a regular expression; the Gramian is that of the parameters whose path it finds. None = all that are given.
   """
 
   def __new__(cls, init, aggregate, *, name: str, needs: str, weights=None, scalarise=None, observe=None,
-              observes: str = 'nothing', double_sampling: bool = False, head_weights=None):
+              observes: str = 'nothing', double_sampling: bool = False, head_weights=None, layer: str | None = None):
     if needs not in NEEDS:
       raise ValueError(f'{name}: needs must be one of {NEEDS}, got {needs!r}.')
 
@@ -104,7 +107,7 @@ class Aggregator(optax.GradientTransformationExtraArgs):
     self = super().__new__(cls, init, update)
     self.aggregate, self.name, self.needs = aggregate, name, needs
     self.observe, self.observes, self.double_sampling = observe, observes, double_sampling
-    self.head_weights = head_weights or own_gradient
+    self.head_weights, self.layer = head_weights or own_gradient, layer
     if weights is not None:
       self.weights = weights
     if scalarise is not None:
@@ -134,10 +137,11 @@ def from_weights(
   init: Callable[[int], Any] | None = None,
   scale_heads: bool = False,
   head_weights: Callable[[jax.Array, Info], jax.Array] | None = None,
-  scalarise: Callable[[jax.Array, Any], jax.Array] | None = None,
+  scalarise: Callable[[jax.Array, Any, jax.Array], jax.Array] | None = None,
   observe: Callable[[Any, jax.Array, jax.Array], Any] | None = None,
   observes: str = 'nothing',
   double_sampling: bool = False,
+  layer: str | None = None,
 ) -> Aggregator:
   """An aggregator whose update is d = J^T w.
 
@@ -149,9 +153,10 @@ def from_weights(
     init: T -> state, called with T = 0 where T is unknown yet: what is over tasks has the leading axis T.
     scale_heads: whether w multiplies the gradients of task-owned parameters too.
     head_weights: (w, info) -> [T], in place of `scale_heads`.
-    scalarise: see `Aggregator`.
-    observe: (state, losses_after [T], active [T]) -> state.
-    observes, double_sampling: see `Aggregator`.
+    scalarise: (losses [T], state, active [T]) -> scalar, see `Aggregator`.
+    observe: (state, losses_after [T], active [T]) -> state; must itself know which tasks it waits for, since `active`
+      is all where `losses_after` come by `update`.
+    observes, double_sampling, layer: see `Aggregator`.
   """
   make = init or (lambda num_tasks: optax.EmptyState())
 
@@ -166,25 +171,30 @@ def from_weights(
     active = jnp.ones(losses_after.shape, bool) if active is None else active
     return state.replace(inner=observe(_sized(state.inner, losses_after.shape[0], make), losses_after, active))
 
+  def sized_scalarise(losses, state, active=None):
+    active = jnp.ones(losses.shape, bool) if active is None else active
+    return scalarise(losses, _sized(state.inner, losses.shape[0], make), active)
+
   def init_fn(params, num_tasks=None):
     return State(make(num_tasks or 0), _ndims(params))
 
   def aggregate(updates, state, params=None, *, losses=None, losses_after=None, **extra):
     num_tasks = check_stacked(updates, state, params, losses, name)
     if observe is not None and losses_after is not None:
-      state = sized_observe(state, losses_after, extra.get('active'))
+      state = sized_observe(state, losses_after)    # `active` is that of this step, they belong to the one before
     gram = None
     if needs == 'gramian' and extra.get('jac_other') is not None:
-      gram = cross_gramian(updates, extra['jac_other'], extra.get('active'))
+      gram = cross_gramian(_only(layer, updates), _only(layer, extra['jac_other']), extra.get('active'))
     elif needs == 'gramian':
-      gram = gramian(updates, extra.get('active'))
+      gram = gramian(_only(layer, updates), extra.get('active'))
     info = _info(num_tasks, gram, losses, extra)
     w, state = sized_weights(state, info)
     return combine(mask_rows(updates, info.active), w), w, state
 
   return Aggregator(
-    init_fn, aggregate, name=name, needs=needs, weights=sized_weights, scalarise=scalarise,
-    observe=sized_observe if observe else None, observes=observes, double_sampling=double_sampling,
+    init_fn, aggregate, name=name, needs=needs, weights=sized_weights,
+    scalarise=sized_scalarise if scalarise else None, observe=sized_observe if observe else None, observes=observes,
+    double_sampling=double_sampling, layer=layer,
     head_weights=head_weights or (scaled_by_weight if scale_heads else own_gradient))
 
 
@@ -251,6 +261,14 @@ def _sized(inner: Any, num_tasks: int, make: Callable[[int], Any]) -> Any:
   """The method's own state, made anew with its final shape where it was made without knowing T."""
   unknown = any(x.shape[:1] == (0,) for x in jax.tree.leaves(inner) if hasattr(x, 'shape'))
   return make(num_tasks) if unknown else inner
+
+
+def _only(layer: str | None, jac: Any) -> Any:
+  """The leaves whose path `layer` finds."""
+  if layer is None:
+    return jac
+  keep = tree.select([layer], jac)
+  return {path: leaf for path, leaf in tree.flatten(jac).items() if keep[path]}
 
 
 def _ndims(params: Any) -> tuple[int, ...]:
