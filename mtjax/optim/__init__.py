@@ -2,3 +2,6 @@
 # The contract, and the algebra that methods of one's own need.
 from mtjax.optim.base import Aggregator, Info, State, from_jacobian, from_weights
 from mtjax.optim.stacked import combine, cross_gramian, gramian
+
+# Sharpness-aware minimisation: a second gradient at a perturbed point; `sharpness.sharpness` measures it.
+from mtjax.optim.sharpness import asam, fsam, gsam, looksam, sam
