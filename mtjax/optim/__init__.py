@@ -4,4 +4,4 @@ from mtjax.optim.base import Aggregator, Info, State, from_jacobian, from_weight
 from mtjax.optim.stacked import combine, cross_gramian, gramian
 
 # Sharpness-aware minimisation: a second gradient at a perturbed point; `sharpness.sharpness` measures it.
-from mtjax.optim.sharpness import asam, fsam, gsam, looksam, sam
+from mtjax.optim.sharpness import asam, fsam, ftl, gsam, looksam, sam
