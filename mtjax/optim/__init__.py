@@ -9,3 +9,6 @@ from mtjax.optim.weightings import pbi, scale_invariant, si, stch, tchebycheff
 
 # Weightings that are drawn, trained, or follow the course of the losses.
 from mtjax.optim.weightings import coba, dwa, famo, gradnorm, imtl_l, rlw, self_paced, uncertainty, uw
+
+# Sharpness-aware minimisation: a second gradient at a perturbed point; `sharpness.sharpness` measures it.
+from mtjax.optim.sharpness import asam, fsam, ftl, gsam, looksam, sam
