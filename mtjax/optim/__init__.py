@@ -2,3 +2,6 @@
 # The contract, and the algebra that methods of one's own need.
 from mtjax.optim.base import Aggregator, Info, State, from_jacobian, from_weights
 from mtjax.optim.stacked import combine, cross_gramian, gramian
+
+# Aggregators that keep min-norm weights from step to step, from independent batches or tracked gradients.
+from mtjax.optim.aggregators import moco, modo, sdmgrad

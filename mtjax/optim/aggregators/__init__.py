@@ -1,1 +1,5 @@
 """Aggregators: the update from the Gramian or the stacked gradients."""
+# Min-norm weights kept from step to step, from independent batches or tracked gradients.
+from mtjax.optim.aggregators.moco import moco
+from mtjax.optim.aggregators.modo import modo
+from mtjax.optim.aggregators.sdmgrad import sdmgrad
