@@ -5,3 +5,6 @@ from mtjax.optim.stacked import combine, cross_gramian, gramian
 
 # Aggregators that keep min-norm weights from step to step, from independent batches or tracked gradients.
 from mtjax.optim.aggregators import moco, modo, sdmgrad
+
+# Aggregators that balance scales with a memory of how the tasks began or went on.
+from mtjax.optim.aggregators import db_mtl, excess_mtl, excessmtl

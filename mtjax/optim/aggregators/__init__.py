@@ -3,3 +3,8 @@
 from mtjax.optim.aggregators.moco import moco
 from mtjax.optim.aggregators.modo import modo
 from mtjax.optim.aggregators.sdmgrad import sdmgrad
+
+# Balance of scales, with a memory of how the tasks began or went on.
+from mtjax.optim.aggregators.db_mtl import db_mtl
+from mtjax.optim.aggregators.excess_mtl import excess_mtl
+from mtjax.optim.aggregators.excess_mtl import excess_mtl as excessmtl
