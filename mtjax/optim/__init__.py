@@ -8,3 +8,6 @@ from mtjax.optim.aggregators import moco, modo, sdmgrad
 
 # Aggregators that balance scales with a memory of how the tasks began or went on.
 from mtjax.optim.aggregators import db_mtl, excess_mtl, excessmtl
+
+# Aggregators of signs and directions.
+from mtjax.optim.aggregators import cayley, graddrop, rotation_gradients, rotation_loss, rotograd

@@ -8,3 +8,7 @@ from mtjax.optim.aggregators.sdmgrad import sdmgrad
 from mtjax.optim.aggregators.db_mtl import db_mtl
 from mtjax.optim.aggregators.excess_mtl import excess_mtl
 from mtjax.optim.aggregators.excess_mtl import excess_mtl as excessmtl
+
+# Signs and directions.
+from mtjax.optim.aggregators.graddrop import graddrop
+from mtjax.optim.aggregators.rotograd import cayley, rotation_gradients, rotation_loss, rotograd
