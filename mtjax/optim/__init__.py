@@ -11,3 +11,7 @@ from mtjax.optim.aggregators import db_mtl, excess_mtl, excessmtl
 
 # Aggregators of signs and directions.
 from mtjax.optim.aggregators import cayley, graddrop, rotation_gradients, rotation_loss, rotograd
+
+# One task a step: the draw, and the optimizer that balances it.
+from mtjax.optim.weightings import unmixed
+from mtjax.optim.tbgn import scale_by_tbgn, tbgn
