@@ -7,3 +7,6 @@ from mtjax.heads.classification import Classification, SoftClassification
 from mtjax.heads.multilabel import MultiLabel
 from mtjax.heads.ordinal import Ordinal
 from mtjax.heads.regression import Regression
+
+# A head behind a rotation of its features.
+from mtjax.heads.rotation import Rotated, with_rotation_gradients

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mtjax import tree
+from mtjax.config import did_you_mean
 
 
 def check_preference(preference: Sequence[float] | None, name: str, num_tasks: int | None = None,
@@ -27,14 +28,43 @@ def check_preference(preference: Sequence[float] | None, name: str, num_tasks: i
 
 def check_number(value: float, name: str, field: str, low: float = -math.inf, high: float = math.inf, *,
                  open_low: bool = False, open_high: bool = False) -> None:
-  """Raises ValueError unless low <= value <= high (or < where that side is open); arrays under tracing pass."""
-  if isinstance(value, jax.core.Tracer):
+  """Raises ValueError unless low <= value <= high (or < where that side is open); arrays pass, as injected ones."""
+  if isinstance(value, jax.Array):
     return
   inside = isinstance(value, (int, float)) and math.isfinite(value)
   inside = inside and (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
   if not inside:
     bounds = f'{"(" if open_low else "["}{low:g}, {high:g}{")" if open_high else "]"}'
     raise ValueError(f'{name}: {field} must be a finite number in {bounds}, got {value!r}.')
+
+
+def check_sampling(sampling: Sequence[float], name: str, num_tasks: int | None = None) -> tuple:
+  """Sampling ratios as a tuple of floats. Raises ValueError unless all are > 0, they sum to 1, and there are T."""
+  values = tuple(float(value) for value in sampling)
+  if not values or any(not math.isfinite(v) or v <= 0 for v in values) or abs(sum(values) - 1) > 1e-6:
+    raise ValueError(f'{name}: sampling must hold a ratio > 0 a task, summing to 1, got {list(values)}.')
+  if num_tasks is not None and len(values) != num_tasks:
+    raise ValueError(f'{name}: sampling has {len(values)} entries {list(values)}, but there are {num_tasks} tasks.')
+  return values
+
+
+def check_count(value: int, name: str, field: str, low: int) -> None:
+  """Raises ValueError unless value is a whole number >= low."""
+  if not isinstance(value, int) or isinstance(value, bool) or value < low:
+    raise ValueError(f'{name}: {field} must be a whole number >= {low}, got {value!r}.')
+
+
+def check_choice(value: str, name: str, field: str, allowed: Sequence[str]) -> None:
+  """Raises ValueError unless value is one of `allowed`."""
+  if value not in allowed:
+    raise ValueError(f'{name}: unknown {field} {value!r}. {did_you_mean(value, allowed)}')
+
+
+def check_given(losses: jax.Array | None, name: str) -> jax.Array:
+  """The losses; raises ValueError where a method needs them beside the gradients and they were not passed."""
+  if losses is None:
+    raise ValueError(f'{name} needs the losses too: pass losses=[T] to update.')
+  return losses
 
 
 def check_stacked(jac: Any, state: Any, params: Any, losses: jax.Array | None, name: str) -> int:

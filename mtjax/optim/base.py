@@ -33,6 +33,8 @@ class Info:
     key: of the step's random draws; None = derived from the transform's seed and its own count of steps.
     epoch_end: bool scalar, whether this is the last step of an epoch.
     validation_losses: [T], on a held-out batch.
+    params: what the gradients were taken at, so the representation where they are features; only for methods that need
+      all of J.
   """
 
   gramian: jax.Array | None = None
@@ -41,6 +43,7 @@ class Info:
   key: jax.Array | None = None
   epoch_end: jax.Array | None = None
   validation_losses: jax.Array | None = None
+  params: Any = None
 
   @property
   def num_tasks(self) -> int:
@@ -91,9 +94,12 @@ class Aggregator(optax.GradientTransformationExtraArgs):
     observes: 'nothing', 'losses_after' or 'validation_losses': what a training loop has to deliver besides.
     double_sampling: whether the Gramian should be that of two independent batches, A = J_1 J_2^T (not symmetric): pass
       `jac_other`, the stacked gradients of another batch. Without it the method runs on the biased J J^T.
-    head_weights: (w [T], info) -> [T], what the gradient of each task's own parameters is multiplied by.
+    head_weights: (w [T] or None, info) -> [T], what the gradient of each task's own parameters is multiplied by.
     layer: a regular expression; the Gramian is that of the parameters whose path it finds. None = all that are given.
+    at: 'parameters' or 'features', where the method's gradients are meant to be taken.
   """
+
+  at = 'parameters'
 
   def __new__(cls, init, aggregate, *, name: str, needs: str, weights=None, scalarise=None, observe=None,
               observes: str = 'nothing', double_sampling: bool = False, head_weights=None, layer: str | None = None):
@@ -118,9 +124,9 @@ class Aggregator(optax.GradientTransformationExtraArgs):
     return f'Aggregator({self.name}, needs={self.needs!r})'
 
 
-def own_gradient(w: jax.Array, info: Info) -> jax.Array:
+def own_gradient(w: jax.Array | None, info: Info) -> jax.Array:
   """Each task's own parameters get the gradient of its own loss, unweighted."""
-  return info.mask.astype(w.dtype)
+  return info.mask.astype(jnp.float32 if w is None else w.dtype)
 
 
 def scaled_by_weight(w: jax.Array, info: Info) -> jax.Array:
@@ -224,7 +230,7 @@ def from_jacobian(
     num_tasks = check_stacked(updates, state, params, losses, name)
     example = params if params is not None else jax.tree.map(lambda x: x[0], updates)
     info = _info(num_tasks, None, losses, extra)
-    info = info.replace(active=jnp.ones(num_tasks, bool) if info.active is None else info.active)
+    info = info.replace(active=jnp.ones(num_tasks, bool) if info.active is None else info.active, params=params)
     inner = _sized(state.inner, num_tasks, lambda n: make(example, n))
     d, w, inner = aggregate(mask_rows(updates, info.active), inner, info)
     return d, w, state.replace(inner=inner)

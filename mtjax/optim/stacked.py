@@ -43,6 +43,34 @@ def mask_rows(jac: Any, active: jax.Array | None) -> Any:
   return jax.tree.map(lambda x: jnp.where(active.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.zeros((), x.dtype)), jac)
 
 
+def blend_rows(old: Any, new: Any, rate: jax.Array, active: jax.Array) -> Any:
+  """(1 - rate) old + rate new in the rows of active tasks, `old` in the others; in the dtype of `old`."""
+  def leaf_blend(x, y):
+    share = rate.astype(x.dtype)
+    return jnp.where(active.reshape(-1, *[1] * (x.ndim - 1)), (1 - share) * x + share * y.astype(x.dtype), x)
+
+  return jax.tree.map(leaf_blend, old, new)
+
+
+def scale_rows(jac: Any, factors: jax.Array) -> Any:
+  """diag(factors) J, in float32 or more."""
+  def leaf_scale(x):
+    kind = jnp.promote_types(x.dtype, jnp.float32)
+    return x.astype(kind) * factors.astype(kind).reshape(-1, *[1] * (x.ndim - 1))
+
+  return jax.tree.map(leaf_scale, jac)
+
+
+def zero_rows(params: Any, num_tasks: int) -> Any:
+  """A stack of zeros for T tasks, in float32 or more: leaves [*shape] -> [T, *shape]."""
+  return jax.tree.map(lambda x: jnp.zeros((num_tasks, *jnp.shape(x)), jnp.result_type(x, jnp.float32)), params)
+
+
+def cast_like(update: Any, jac: Any) -> Any:
+  """The update in the dtypes of the gradients."""
+  return jax.tree.map(lambda d, g: d.astype(g.dtype), update, jac)
+
+
 def drop_inactive(gram: jax.Array, active: jax.Array, diagonal: float = 1.0) -> jax.Array:
   """G with the rows and columns of inactive tasks 0 and `diagonal` on their diagonal.
 

@@ -19,3 +19,6 @@ from mtjax.optim.weightings.uncertainty import uncertainty, uw
 from mtjax.optim.weightings.coba import coba
 from mtjax.optim.weightings.dwa import dwa
 from mtjax.optim.weightings.self_paced import self_paced
+
+# One task a step.
+from mtjax.optim.weightings.unmixed import unmixed
