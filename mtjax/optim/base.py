@@ -90,7 +90,10 @@ class Aggregator(optax.GradientTransformationExtraArgs):
     double_sampling: whether the Gramian should be that of two independent batches, A = J_1 J_2^T (not symmetric): pass
       `jac_other`, the stacked gradients of another batch. Without it the method runs on the biased J J^T.
     head_weights: (w [T], info) -> [T], what the gradient of each task's own parameters is multiplied by.
+    at: 'parameters' or 'features', where the method's gradients are meant to be taken.
   """
+
+  at = 'parameters'
 
   def __new__(cls, init, aggregate, *, name: str, needs: str, weights=None, scalarise=None, observe=None,
               observes: str = 'nothing', double_sampling: bool = False, head_weights=None):
@@ -159,7 +162,8 @@ def from_weights(
     info = _as_info(info)
     if needs == 'losses' and info.losses is None:
       raise ValueError(f'{name} weighs losses: pass losses=[T] to update.')
-    w, inner = weights(_sized(state.inner, info.num_tasks, make), info)
+    with jax.default_matmul_precision('highest'):
+      w, inner = weights(_sized(state.inner, info.num_tasks, make), info)
     return jnp.where(info.mask, w, 0), state.replace(inner=inner)
 
   def sized_observe(state, losses_after, active=None):
@@ -216,7 +220,8 @@ def from_jacobian(
     info = _info(num_tasks, None, losses, extra)
     info = info.replace(active=jnp.ones(num_tasks, bool) if info.active is None else info.active)
     inner = _sized(state.inner, num_tasks, lambda n: make(example, n))
-    d, w, inner = aggregate(mask_rows(updates, info.active), inner, info)
+    with jax.default_matmul_precision('highest'):
+      d, w, inner = aggregate(mask_rows(updates, info.active), inner, info)
     return d, w, state.replace(inner=inner)
 
   return Aggregator(init_fn, sized_aggregate, name=name, needs='jacobian',
