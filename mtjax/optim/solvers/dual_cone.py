@@ -9,8 +9,10 @@ is relative to each row: float32 would otherwise lose the rows that are 1000 tim
 import jax
 import jax.numpy as jnp
 
-from mtjax.optim.solvers.lcp import regularised, solve_lcp
+from mtjax.optim.solvers.lcp import solve_semidefinite
 from mtjax.optim.solvers.scaling import unit_trace
+
+PROXIMAL_STEPS = 2
 
 
 def project_weights(gram: jax.Array, u: jax.Array, regularisation: float) -> jax.Array:
@@ -18,6 +20,5 @@ def project_weights(gram: jax.Array, u: jax.Array, regularisation: float) -> jax
   matrix = unit_trace(gram)[0] + regularisation * jnp.eye(len(gram), dtype=gram.dtype)
   lengths = jnp.sqrt(jnp.diagonal(matrix))
   inverse = jnp.where(lengths > 0, 1 / jnp.where(lengths > 0, lengths, 1), 0)
-  matrix = regularised(matrix * inverse[:, None] * inverse[None, :], 0.0)
-  z, _ = solve_lcp(matrix, matrix @ (lengths * u))
-  return u + inverse * z
+  matrix = matrix * inverse[:, None] * inverse[None, :]
+  return u + inverse * solve_semidefinite(matrix, matrix @ (lengths * u), num_steps=PROXIMAL_STEPS)

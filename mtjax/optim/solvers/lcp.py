@@ -17,10 +17,24 @@ from jax.scipy.linalg import cho_solve
 PATIENCE = 3  # block flips that may fail to lower the number of violations
 
 
+def shift_of(matrix: jax.Array, amount: float) -> float:
+  """`amount`, but no less than what keeps a Gramian of scale 1 positive definite under rounding."""
+  return max(amount, 4 * matrix.shape[0] * float(jnp.finfo(matrix.dtype).eps))
+
+
 def regularised(matrix: jax.Array, amount: float) -> jax.Array:
-  """M + amount I, or the least multiple of I with which rounding leaves a Gramian of scale 1 positive definite."""
-  size, dtype = matrix.shape[0], matrix.dtype
-  return matrix + max(amount, 4 * size * float(jnp.finfo(dtype).eps)) * jnp.eye(size, dtype=dtype)
+  """M + shift I."""
+  return matrix + shift_of(matrix, amount) * jnp.eye(len(matrix), dtype=matrix.dtype)
+
+
+def solve_semidefinite(matrix: jax.Array, q: jax.Array, amount: float = 0.0, num_steps: int = 4) -> jax.Array:
+  """z [T] for an M that may be singular, if there is one: M + shift I is solved for, and proximal steps undo the shift.
+
+  The k-th step solves for q - shift z_{k-1}, so that its solution is one of M once z no longer changes.
+  """
+  shift, shifted = shift_of(matrix, amount), regularised(matrix, amount)
+  step = lambda _, carry: solve_lcp(shifted, q - shift * carry[0], carry[1])
+  return jax.lax.fori_loop(0, num_steps, step, (jnp.zeros_like(q), jnp.zeros(q.shape, bool)))[0]
 
 
 def solve_lcp(matrix: jax.Array, q: jax.Array, free: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:

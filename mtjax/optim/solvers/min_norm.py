@@ -10,7 +10,7 @@ problem M = C + p p^T, q = -p with p = 1/n scaled to maximum 1, which stays well
 import jax
 import jax.numpy as jnp
 
-from mtjax.optim.solvers.lcp import regularised, solve_lcp
+from mtjax.optim.solvers.lcp import solve_semidefinite
 from mtjax.optim.solvers.scaling import cosines, unit_trace
 from mtjax.optim.stacked import drop_inactive, equal_shares
 
@@ -20,8 +20,7 @@ def min_norm(gram: jax.Array, active: jax.Array | None = None) -> jax.Array:
   active = jnp.ones(len(gram), bool) if active is None else active
   cosine, norms, inverse = cosines(drop_inactive(gram, active, 0))
   p = inverse / jnp.maximum(inverse.max(), jnp.finfo(gram.dtype).tiny)
-  s, _ = solve_lcp(regularised(cosine + p[:, None] * p[None, :], 1e-7), -p)
-  z = p * s
+  z = p * solve_semidefinite(cosine + p[:, None] * p[None, :], -p, 1e-7)
   w = z / jnp.where(z.sum() > 0, z.sum(), 1)
   zeros = active & (norms == 0)
   return jnp.where(zeros.any(), equal_shares(zeros, gram.dtype), w)

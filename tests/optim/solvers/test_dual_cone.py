@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import scipy.optimize
 from optim import samplers
+from optim.calls import quick_jit
 
 from mtjax.optim.solvers import project_weights
 
-project = jax.jit(lambda gram, u: project_weights(gram, u, 1e-7))
+project = quick_jit(lambda gram, u: project_weights(gram, u, 1e-7))
 
 
 def by_least_squares(jac, u):

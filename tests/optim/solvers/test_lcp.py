@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import scipy.optimize
 from optim import samplers
+from optim.calls import quick_jit
 
 from mtjax.optim.solvers import regularised, solve_lcp
 
-solve = jax.jit(solve_lcp)
-solve_all = jax.jit(lambda matrix, qs: jax.vmap(lambda q: solve_lcp(matrix, q))(qs))
+solve = quick_jit(solve_lcp)
+solve_all = quick_jit(lambda matrix, qs: jax.vmap(lambda q: solve_lcp(matrix, q))(qs))
 
 
 def by_enumeration(matrix, q):

@@ -6,11 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from optim import samplers
+from optim.calls import quick_jit
 
 from mtjax.optim.solvers import frank_wolfe, min_norm
 
-exact = jax.jit(min_norm)
-fw = jax.jit(frank_wolfe, static_argnames='num_iters')
+exact = quick_jit(min_norm)
+fw = quick_jit(frank_wolfe, static_argnames='num_iters')
 
 
 def by_enumeration(gram):

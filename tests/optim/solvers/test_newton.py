@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import scipy.optimize
 from optim import samplers
+from optim.calls import quick_jit
 
 from mtjax.optim.solvers import fair_weights
 
 
 @functools.cache
 def solver(alpha):
-  return jax.jit(functools.partial(fair_weights, alpha=alpha))
+  return quick_jit(functools.partial(fair_weights, alpha=alpha))
 
 
 def residual(gram, w, alpha):

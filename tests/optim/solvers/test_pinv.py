@@ -4,10 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from optim import samplers
+from optim.calls import quick_jit
 
 from mtjax.optim.solvers import cosines, hermitian_cut, pinv_apply, unit_trace
 
-apply = jax.jit(pinv_apply)
+apply = quick_jit(pinv_apply)
 
 
 @pytest.mark.parametrize('size', ((4, 4), (4, 2)))
