@@ -170,7 +170,8 @@ def from_weights(
     info = _as_info(info)
     if needs == 'losses' and info.losses is None:
       raise ValueError(f'{name} weighs losses: pass losses=[T] to update.')
-    w, inner = weights(_sized(state.inner, info.num_tasks, make), info)
+    with jax.default_matmul_precision('highest'):
+      w, inner = weights(_sized(state.inner, info.num_tasks, make), info)
     return jnp.where(info.mask, w, 0), state.replace(inner=inner)
 
   def sized_observe(state, losses_after, active=None):
@@ -232,7 +233,8 @@ def from_jacobian(
     info = _info(num_tasks, None, losses, extra)
     info = info.replace(active=jnp.ones(num_tasks, bool) if info.active is None else info.active, params=params)
     inner = _sized(state.inner, num_tasks, lambda n: make(example, n))
-    d, w, inner = aggregate(mask_rows(updates, info.active), inner, info)
+    with jax.default_matmul_precision('highest'):
+      d, w, inner = aggregate(mask_rows(updates, info.active), inner, info)
     return d, w, state.replace(inner=inner)
 
   return Aggregator(init_fn, sized_aggregate, name=name, needs='jacobian',
