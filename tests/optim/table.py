@@ -34,6 +34,7 @@ class Method:
     degree: of homogeneity.
     row_space: whether d is a combination of the rows.
     min_tasks: the smallest T.
+    draws_orders: whether it draws orders of tasks, which depend on how many there are.
     slack: how far P1 and P3 may be off, relative to ||J||, by the method's own regularisation.
   """
 
@@ -43,6 +44,7 @@ class Method:
   degree: float = 1.0
   row_space: bool = True
   min_tasks: int = 1
+  draws_orders: bool = False
   slack: float = 0.0
 
   def has(self, name: str) -> bool:
@@ -82,10 +84,10 @@ METHODS = (
   Method('aligned_mtl median', P(optim.aligned_mtl, mode='median'), 'P2'),
   Method('aligned_mtl rmse', P(optim.aligned_mtl, mode='rmse'), 'P2'),
   Method('pcd', P(optim.pcd, tau=0.0), 'P1 full rank'),
-  Method('pcgrad', optim.pcgrad, 'P1 two tasks'),
-  Method('pcgrad mean', P(optim.pcgrad, reduction='mean'), 'P1 two tasks'),
-  Method('gradvac', optim.gradvac, 'P1 two tasks'),
-  Method('gradvac matrix', P(optim.gradvac, groups='matrix'), 'P1 two tasks'),
+  Method('pcgrad', optim.pcgrad, 'P1 two tasks', draws_orders=True),
+  Method('pcgrad mean', P(optim.pcgrad, reduction='mean'), 'P1 two tasks', draws_orders=True),
+  Method('gradvac', optim.gradvac, 'P1 two tasks', draws_orders=True),
+  Method('gradvac matrix', P(optim.gradvac, groups='matrix'), 'P1 two tasks', draws_orders=True),
   Method('krum', optim.krum, 'P2', min_tasks=5),  # of 4, two nearest neighbours always tie
   Method('trimmed_mean', optim.trimmed_mean, 'P2', row_space=False, min_tasks=3),
   Method('cr_mogm', lambda: optim.cr_mogm(optim.upgrad()), 'P1, P2, P3, P4', slack=1e-6),

@@ -13,7 +13,8 @@ complementarity problem, ||u(s)|| is convex and increasing in the level s, and s
 The problem is solved in the lengths of the rows (M = C, lambda = mu / n), so that a short row counts as much as a long.
 Differs from the authors' code, which iterates on w and divides by ||g_w|| + 1e-8: where g_w vanishes
 (||g_w|| < 1e-4 sqrt(tr(G)): Pareto-stationary, and no direction helps all tasks) the update is 0; so too where
-||g_w|| < 4 sqrt(eps) sum_t w_t ||g_t||, which is the rounding of G.
+||g_w|| < 4 sqrt(eps) sum_t w_t ||g_t||, which is the rounding of G. It follows that a task whose gradient is 0, or 1e4
+times shorter than the others, can stop the update of all, as it does in MGDA.
 """
 import jax
 import jax.numpy as jnp
@@ -35,8 +36,7 @@ def cagrad_weights(gram: jax.Array, c: float, active: jax.Array | None = None, n
     return mean
   cosine, norms, inverse = cosines(gram)
   present = norms > 0
-  # Rounding alone makes 1e-6 of float32, where 1e-9 would be less than that.
-  matrix = regularised(cosine, 1e-9)
+  matrix = regularised(cosine, 1e-9)                         # in float32 more, about 1e-6
   products = gram @ mean                                     # g_t . g_0
   squared_mean = jnp.maximum(mean @ products, 0)
   radius = c * jnp.sqrt(squared_mean)
@@ -64,6 +64,7 @@ def cagrad_weights(gram: jax.Array, c: float, active: jax.Array | None = None, n
   low = jnp.where(present, products, jnp.inf).min()
   low = jnp.where(jnp.isfinite(low), low, 0)
   high = (1 + c) * squared_mean
+  # The next level and its bracket; whether the last one was the right one; it, its lambda and free set; steps so far.
   start = (high, low, high, jnp.zeros((), bool), high, jnp.zeros_like(mean), jnp.zeros(len(gram), bool), jnp.int32(0))
   _, _, _, _, s, multipliers, _, _ = jax.lax.while_loop(apart, newton, start)
   length = jnp.sqrt(jnp.maximum(multipliers @ gram @ multipliers, 0))

@@ -59,9 +59,9 @@ def nash_mtl(max_norm: float | None = 1.0, every_k: int = 1, regularisation: flo
     >>> print(*(f'{x:.2f}' for x in updates['w']))
     -0.08 -1.00 -1.00
   """
-  clipped = max_norm not in (None, 0) and math.isfinite(max_norm)
-  if clipped:
-    check_number(max_norm, 'nash_mtl', 'max_norm', 0)
+  if max_norm is not None and not max_norm >= 0:
+    raise ValueError(f'nash_mtl: max_norm must be a number >= 0, or None for no clip, got {max_norm!r}.')
+  clipped = max_norm not in (None, 0, math.inf)
   check_number(regularisation, 'nash_mtl', 'regularisation', 0)
   for field, value in dict(every_k=every_k, num_iters=num_iters).items():
     if value < 1:

@@ -9,6 +9,8 @@ G = J J^T: [T, T]. g'_i = sum_j K_ij g_j with K: [T, T], at first the identity, 
 column sums of K. Every i has an order of its own, drawn anew at every step.
 Differs from the authors' code: all rows at once, one loop over positions; rows of zeros are skipped.
 """
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -18,6 +20,16 @@ from mtjax.optim.solvers import unit_trace
 from mtjax.optim.stacked import drop_inactive
 
 REDUCTIONS = ('sum', 'mean')
+
+
+class PCGradState(NamedTuple):
+  """What draws depend on.
+
+  Attributes:
+    count: int32, updates so far.
+  """
+
+  count: jax.Array
 
 
 def random_orders(key: jax.Array, num_tasks: int) -> jax.Array:
@@ -58,12 +70,12 @@ def pcgrad(reduction: str = 'sum', seed: int = 0, scale_heads: bool = False) -> 
   if reduction not in REDUCTIONS:
     raise ValueError(f'pcgrad: unknown reduction {reduction!r}. {did_you_mean(reduction, REDUCTIONS)}')
 
-  def weights(count, info):
+  def weights(state, info):
     active = info.mask
     gram, _ = unit_trace(drop_inactive(info.gramian, active, 0))
-    coefficients = pcgrad_coefficients(gram, random_orders(base.step_key(info, seed, count), len(gram)))
+    coefficients = pcgrad_coefficients(gram, random_orders(base.step_key(info, seed, state.count), len(gram)))
     w = jnp.where(active[:, None], coefficients, 0).sum(0)
-    return w / jnp.maximum(active.sum(), 1) if reduction == 'mean' else w, count + 1
+    return w / jnp.maximum(active.sum(), 1) if reduction == 'mean' else w, PCGradState(state.count + 1)
 
-  return base.from_weights(weights, name='pcgrad', needs='gramian', init=lambda num_tasks: jnp.int32(0),
-                           scale_heads=scale_heads)
+  return base.from_weights(weights, name='pcgrad', needs='gramian', scale_heads=scale_heads,
+                           init=lambda num_tasks: PCGradState(jnp.int32(0)))

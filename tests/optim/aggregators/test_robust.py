@@ -123,4 +123,4 @@ class TestCRMOGM:
     jacs = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3, 5)), jnp.float32)
     step = lambda state, jac: tx.update({'w': jac}, state)[::-1]
     state, ds = jax.lax.scan(step, tx.init({'w': jnp.zeros(5)}, 3), jacs)
-    assert ds['w'].shape == (4, 5) and state.inner.inner.inner == 4
+    assert ds['w'].shape == (4, 5) and state.inner.inner.inner.count == 4

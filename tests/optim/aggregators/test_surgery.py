@@ -89,7 +89,7 @@ def test_draws_follow_key_seed_and_count(x64, make):
 
 def test_pcgrad_state_is_a_count():
   _, _, state = update(optim.pcgrad(), np.eye(3))
-  assert state.inner.dtype == jnp.int32 and state.inner == 1
+  assert len(state.inner) == 1 and state.inner.count.dtype == jnp.int32 and state.inner.count == 1
 
 
 def test_pcgrad_does_not_see_the_order_of_tasks_in_distribution(x64):
