@@ -27,6 +27,7 @@ LAYERS = [
   {'data'},
   {'parallel'},
   {'interop'},
+  {'autodiff'},
   {'config', 'context', 'tree', 'papers'},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -183,7 +183,7 @@ def from_weights(
     return scalarise(losses, _sized(state.inner, losses.shape[0], make), active)
 
   def init_fn(params, num_tasks=None):
-    return State(make(num_tasks or 0), _ndims(params))
+    return State(_strong(make(num_tasks or 0)), _ndims(params))
 
   def aggregate(updates, state, params=None, *, losses=None, losses_after=None, **extra):
     num_tasks = check_stacked(updates, state, params, losses, name)
@@ -225,7 +225,7 @@ def from_jacobian(
   make = init or (lambda params, num_tasks: optax.EmptyState())
 
   def init_fn(params, num_tasks=None):
-    return State(make(params, num_tasks or 0), _ndims(params))
+    return State(_strong(make(params, num_tasks or 0)), _ndims(params))
 
   def sized_aggregate(updates, state, params=None, *, losses=None, **extra):
     num_tasks = check_stacked(updates, state, params, losses, name)
@@ -268,7 +268,12 @@ def _info(num_tasks: int, gram: jax.Array | None, losses: jax.Array | None, extr
 def _sized(inner: Any, num_tasks: int, make: Callable[[int], Any]) -> Any:
   """The method's own state, made anew with its final shape where it was made without knowing T."""
   unknown = any(x.shape[:1] == (0,) for x in jax.tree.leaves(inner) if hasattr(x, 'shape'))
-  return make(num_tasks) if unknown else inner
+  return _strong(make(num_tasks)) if unknown else inner
+
+
+def _strong(inner: Any) -> Any:
+  """The state with dtypes of its own: a weakly typed number would turn strong at the first step, and compile anew."""
+  return jax.tree.map(lambda x: x.astype(x.dtype) if hasattr(x, 'astype') else x, inner)
 
 
 def _only(layer: str | None, jac: Any) -> Any:

@@ -1,0 +1,1 @@
+"""What the gradient engine is made of; `mtjax.training.gradients` is its front."""

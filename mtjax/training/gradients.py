@@ -1,0 +1,261 @@
+"""The gradient engine: one update out of T tasks, computing no more than the method needs.
+
+  engine = losses_and_grads(objective, mtjax.optim.pcgrad(), trainable=…)
+  state = engine.init(params)
+  step = engine(params, state, batch, rng, step)      # step.losses, step.gradient, step.state, step.diagnostics
+
+Conflict is resolved on the shared parameters, those that more than one task reaches; a parameter that one task alone
+reaches gets that task's gradient. Which plan runs, `mtjax.training.engine.plans` explains; its cost, `engine.cost`.
+"""
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from mtjax import tree
+from mtjax.objective import Losses, stream_key
+from mtjax.optim import Aggregator, Info
+from mtjax.training.engine import diagnostics, statistics
+from mtjax.training.engine.options import Options, check_method
+from mtjax.training.engine.work import Settled, Work
+
+Params = Any
+
+
+@flax.struct.dataclass
+class EngineState:
+  """What the engine keeps between steps.
+
+  Attributes:
+    aggregator: the method's own.
+    gram: [T, T], the moving average of the Gramian; [0] where none is kept.
+    weights: [T], of the last step that computed them.
+    count: int32, steps made.
+    bad: [T] int32, steps at which the task's gradient was not finite.
+  """
+
+  aggregator: Any
+  gram: jax.Array
+  weights: jax.Array
+  count: jax.Array
+  bad: jax.Array
+
+
+@flax.struct.dataclass
+class Step:
+  """What one call of the engine gives.
+
+  Attributes:
+    losses: of the batch; tasks whose gradient was masked have weight 0.
+    gradient: of the trained parameters, as a nested dict.
+    state: for the next step.
+    diagnostics: see `mtjax.training.engine.diagnostics`.
+  """
+
+  losses: Losses
+  gradient: Params
+  state: EngineState
+  diagnostics: diagnostics.Diagnostics
+
+
+def losses_and_grads(objective: Callable[..., Losses], aggregator: Aggregator, *, num_tasks: int | None = None,
+                     trainable: Mapping[str, bool] | None = None, task_weights: Sequence[float] | None = None,
+                     task_names: Sequence[str] | None = None, options: Options | None = None,
+                     **fields: Any) -> 'Engine':
+  """The engine of an objective and a method: see `Engine`.
+
+  Args:
+    objective: (params, batch, rng, step) -> Losses.
+    aggregator: any of `mtjax.optim`.
+    num_tasks: T; by default from `task_weights`, `task_names` or `objective.tasks`.
+    trainable: {path: bool}; by default everything is trained.
+    task_weights: [T], factors of the losses before anything else; by default 1.
+    task_names: [T], for messages.
+    options: or its fields by keyword, e.g. plan='tape', every_k=8.
+
+  Example:
+    >>> import jax, jax.numpy as jnp, mtjax.optim
+    >>> from mtjax.objective import Losses
+    >>> def objective(params, batch, rng, step):
+    ...   errors = jnp.square(batch @ params['w'] - jnp.array([1.0, -1.0])).sum(0)
+    ...   return Losses(jnp.stack([errors[0], errors[1]]), jnp.full(2, len(batch)))
+    >>> engine = losses_and_grads(objective, mtjax.optim.upgrad(), num_tasks=2)
+    >>> params = {'w': jnp.ones((3, 2))}
+    >>> step = jax.jit(engine)(params, engine.init(params), jnp.eye(3), jax.random.key(0), 0)
+    >>> step.gradient['w'].shape
+    (3, 2)
+  """
+  for given in (task_weights, task_names, getattr(objective, 'tasks', None)):
+    num_tasks = num_tasks if num_tasks is not None or given is None else len(given)
+  if num_tasks is None:
+    raise ValueError('losses_and_grads needs num_tasks=T: the objective does not say how many tasks it has.')
+  names = tuple(task_names or getattr(objective, 'tasks', None) or map(str, range(num_tasks)))
+  return Engine(objective, aggregator, trainable, jnp.ones(num_tasks) if task_weights is None else task_weights,
+                names, options or Options(**fields))
+
+
+class Engine:
+  """`engine(params, state, batch, rng, step) -> Step`: pure, to be called under `jax.jit`.
+
+  Args:
+    objective, aggregator, trainable, task_weights, task_names, options: see `losses_and_grads`.
+  """
+
+  def __init__(self, objective: Callable[..., Losses], aggregator: Aggregator, trainable: Mapping[str, bool] | None,
+               task_weights: Any, task_names: Sequence[str], options: Options):
+    self.objective, self.aggregator, self.options = objective, aggregator, options
+    self.names, self._trainable = tuple(task_names), trainable
+    self._weights = jnp.asarray(task_weights, jnp.float32)
+    check_method(aggregator, options, len(self.names))
+
+  def init(self, params: Params, batch: Any = None) -> EngineState:
+    """The state before the first step.
+
+    Args:
+      params: all parameters, or their shapes.
+      batch: one batch, or its shapes; needed where the method's state has the shape of the shared parameters.
+    """
+    learnt, frozen = self._split(params)
+    example = learnt
+    if batch is not None and self.aggregator.needs == 'jacobian':
+      work = self._work(tree.flatten(learnt), frozen, batch, jax.random.key(0), 0)
+      example = work.example()
+    num_tasks = len(self.names)
+    kept = self.options.ema or self.options.group is not None
+    return EngineState(
+      aggregator=self.aggregator.init(example, num_tasks=num_tasks),
+      gram=jnp.zeros((num_tasks, num_tasks) if kept else (0,)), weights=jnp.zeros(num_tasks),
+      count=jnp.zeros((), jnp.int32), bad=jnp.zeros(num_tasks, jnp.int32))
+
+  def __call__(self, params: Params, state: EngineState, batch: Any, rng: jax.Array, step: Any, *,
+               epoch_end: Any = None, validation_losses: jax.Array | None = None) -> Step:
+    """One evaluation: losses, and the gradient to descend along.
+
+    Args:
+      params: all parameters.
+      state: from `init` or the step before.
+      batch, rng, step: what the objective is called with.
+      epoch_end: bool scalar, for methods that work by epochs.
+      validation_losses: [T], for methods that look at them.
+    """
+    learnt, frozen = self._split(params)
+    leaves = tree.flatten(learnt)
+    work = self._work(leaves, frozen, batch, rng, step)
+    info = Info(key=stream_key(rng, 'aggregator', step), epoch_end=epoch_end, validation_losses=validation_losses)
+    if self.options.every_k == 1 or self.aggregator.needs == 'losses':
+      result = self._fresh(work, state, info)
+    else:
+      result = jax.lax.cond(state.count % self.options.every_k == 0, lambda: self._fresh(work, state, info),
+                            lambda: self._again(work, state))
+    found, shared, owned, new, noted = result
+    zeros = {path: jnp.zeros_like(leaf) for path, leaf in leaves.items() if path not in shared and path not in owned}
+    gradient = tree.unflatten({path: {**shared, **owned, **zeros}[path] for path in leaves})
+    return Step(found, gradient, new.replace(count=state.count + 1), noted)
+
+  def observe(self, params: Params, state: EngineState, batch: Any, rng: jax.Array, step: Any) -> EngineState:
+    """The state after the optimizer's step, for methods that look at the same batch's losses then (FAMO)."""
+    if self.aggregator.observes != 'losses_after':
+      return state
+    losses = self.objective(params, batch, rng, step)
+    active = losses.active & jnp.isfinite(losses.sums)
+    values = jnp.where(active, losses.values, 0) * self._weights
+    return state.replace(aggregator=self.aggregator.observe(state.aggregator, values, active))
+
+  def describe(self, params: Params, batch: Any) -> str:
+    """What is printed at start: the plan, what it costs by static counts, and which parameters are shared.
+
+    Args:
+      params, batch: arrays or their shapes.
+    """
+    learnt, frozen = self._split(params)
+    leaves = tree.flatten(learnt)
+    return self._work(leaves, frozen, batch, jax.random.key(0), 0).describe(self.aggregator, self.names)
+
+  # --- the parts of a step
+
+  def _fresh(self, work: Work, state: EngineState, info: Info):
+    """New weights, and the update that they make."""
+    needs, options = self.aggregator.needs, self.options
+    settled = Settled(self._weights)
+    if needs == 'losses':
+      evidence, gram = work.weighted(settled), None
+    elif self.aggregator.double_sampling:
+      evidence, gram = work.halves(settled)
+    elif options.sketch:
+      evidence, gram = work.weighted(settled), work.sketch(settled, info.key)
+    elif options.sub_batch < 1 or options.layers:
+      evidence, gram = work.weighted(settled), work.statistics(settled)
+    else:
+      evidence = work.evidence(settled)
+      gram = evidence.gramian()
+    active, bad = settled.active, settled.bad
+    if gram is not None:
+      fine = jnp.isfinite(jnp.diag(gram))
+      active, bad = active & fine, bad | (active & ~fine)
+      gram = jnp.where(active[:, None] & active[None, :], gram, 0)
+      evidence = evidence.without(bad)
+    info = info.replace(losses=jnp.where(active, settled.values, 0), active=active)
+    if needs == 'jacobian':
+      shared, w, inner = work.aggregate(self.aggregator, evidence, state.aggregator, info)
+      average = state.gram
+    else:
+      w, inner, average = self._weigh(gram, state, info)
+      shared = evidence.combine(w)
+    scale = self.aggregator.head_weights(w, info)
+    owned = {path: gradient * scale[work.owner[path]].astype(gradient.dtype)
+             for path, gradient in evidence.found.owned.items()}
+    losses = settled.losses(active)
+    new = state.replace(aggregator=inner, gram=average, weights=w, bad=state.bad + bad)
+    return losses, shared, owned, new, diagnostics.of_step(gram, w, active, bad)
+
+  def _again(self, work: Work, state: EngineState):
+    """The update with the weights of an earlier step."""
+    settled = Settled(self._weights)
+    evidence = work.weighted(settled)
+    w = jnp.where(settled.active, state.weights, 0)
+    scale = self.aggregator.head_weights(w, Info(losses=settled.values, active=settled.active))
+    owned = {path: gradient * scale[work.owner[path]].astype(gradient.dtype)
+             for path, gradient in evidence.found.owned.items()}
+    noted = diagnostics.of_step(None, w, settled.active, settled.bad)
+    return (settled.losses(settled.active), evidence.combine(w), owned,
+            state.replace(bad=state.bad + settled.bad), noted)
+
+  def _weigh(self, gram: jax.Array | None, state: EngineState, info: Info):
+    """(w, the method's state, moving average of the Gramian)."""
+    average, options = state.gram, self.options
+    if gram is None or not (options.ema or options.group is not None):
+      return *self.aggregator.weights(state.aggregator, info.replace(gramian=gram)), average
+    average = statistics.average(average, gram, info.active, options.ema or 0.9)
+    gram = jnp.where(info.active[:, None] & info.active[None, :], average, 0) if options.ema else gram
+    if options.group is None:
+      return *self.aggregator.weights(state.aggregator, info.replace(gramian=gram)), average
+    members, stands = statistics.groups(average, info.active, options.group)
+    merged = info.replace(gramian=members @ gram @ members.T, losses=members @ info.losses, active=stands)
+    w, inner = self.aggregator.weights(state.aggregator, merged)
+    return w @ members, inner, average
+
+  def _split(self, params: Params) -> tuple[Params, Params]:
+    """(trained, frozen)."""
+    return tree.partition(params, self._trainable or dict.fromkeys(tree.flatten(params), True))
+
+  def _work(self, leaves: Mapping[str, Any], frozen: Params, batch: Any, rng: jax.Array, step: Any) -> Work:
+    """A batch, traced."""
+    def objective(leaves, frozen, batch, rng, step):
+      return self.objective(tree.merge(tree.unflatten(leaves), frozen), batch, rng, step)
+
+    def apart(leaves, sinks, frozen, batch, rng, step):
+      params = tree.merge(tree.unflatten(leaves), frozen)
+      return self.objective.apart(params, sinks, batch, rng, step)
+
+    split = getattr(self.objective, 'split', _by_stream)
+    return Work(objective, leaves, frozen, batch, rng, step, split, self.aggregator, self.options,
+                apart if hasattr(self.objective, 'apart') else None)
+
+
+def _by_stream(batch: Any) -> list[Any]:
+  """A batch {stream: {column: array}} as one batch a stream; any other as it is."""
+  if isinstance(batch, Mapping) and all(isinstance(columns, Mapping) for columns in batch.values()):
+    return [{stream: columns} for stream, columns in batch.items()]
+  return [batch]
