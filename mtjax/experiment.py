@@ -5,17 +5,18 @@
   state, metrics = run.train(state)
   run.evaluate(state)
 """
+import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
-from mtjax import tree
+from mtjax import optim, tree
 from mtjax.config import Registry, check_keys, did_you_mean, keywords, to_dict
 from mtjax.data import configure, sources
 from mtjax.data.streams import Stream, labels_of
@@ -24,7 +25,9 @@ from mtjax.objective import Objective, stream_key
 from mtjax.parallel import make_mesh, replicated
 from mtjax.run import Run
 from mtjax.tasks import Task
+from mtjax.training.engine.options import Options
 from mtjax.training.evaluation import Evaluator
+from mtjax.training.gradients import Engine, losses_and_grads
 from mtjax.training.loop import Settings, Stage
 from mtjax.training.optimizer import make_optimizer
 from mtjax.training.state import init_state, make_train_step
@@ -49,10 +52,18 @@ METRICS = Registry('metric', {name: f'mtjax.metrics:{name}' for name in (
   'accuracy', 'macro_f1', 'balanced_accuracy', 'log_loss', 'quadratic_kappa', 'ece', 'auc', 'average_precision',
   'mse', 'mae', 'rmse', 'r2', 'pearson', 'spearman')})
 FORMATS = Registry('format', {'bytes': 'mtjax.data.formats:Bytes'})
+AGGREGATORS = Registry('aggregator', {name: f'mtjax.optim:{name}' for name in (
+  # by the Gramian or the stacked gradients
+  'aligned_mtl', 'cagrad', 'config', 'cr_mogm', 'db_mtl', 'dualproj', 'excess_mtl', 'fairgrad', 'graddrop', 'gradvac',
+  'imtl_g', 'krum', 'm_config', 'mgda', 'mgda_ub', 'moco', 'modo', 'nash_mtl', 'pcd', 'pcgrad', 'rotograd', 'sdmgrad',
+  'trimmed_mean', 'upgrad',
+  # by the losses
+  'coba', 'cosmos', 'dwa', 'ew', 'famo', 'geometric', 'gls', 'gradnorm', 'imtl_l', 'linear_scalarisation', 'pbi', 'rlw',
+  'scale_invariant', 'self_paced', 'si', 'stch', 'tchebycheff', 'uncertainty', 'unmixed', 'uw')})
 SOURCES = Registry('data set', sources.SOURCES)
 
 _TASK_KEYS = ('label', 'head', 'loss', 'metrics', 'weight', 'stream', 'rows')
-_STAGE_KEYS = ('name', 'steps', 'data', 'optimizer', 'frozen', 'weights')
+_STAGE_KEYS = ('name', 'steps', 'data', 'optimizer', 'aggregator', 'gradients', 'frozen', 'weights')
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -69,11 +80,16 @@ def default_config() -> ml_collections.ConfigDict:
     reads in a mixture. Their order is that of the losses; a ConfigDict sorts its keys.
   encoder: dict(name, …).
   optimizer: dict(name, lr, …), see `mtjax.training.optimizer`.
+  aggregator: dict(name, …), how one update is made of the tasks' gradients (`mtjax.optim`); {} = the sum of the losses
+    times their weights, which also scale the losses that a method sees. `preference` is a list in the order of the
+    tasks, or {task: value}.
+  gradients: how the engine works, see `mtjax.training.engine.options`: plan, at, every_k, sub_batch, layers, ema,
+    group, sketch, chunk, accumulate, max_bad.
   frozen: regular expressions over parameter paths that are not trained.
   ema: decay of the moving average of the parameters that is evaluated, 0 = none.
   steps: updates, where there is one stage.
-  stages: list of dict(name, steps, data?, optimizer?, frozen?, weights?={task: weight}); what a stage leaves out it
-    takes from the top. Evaluation is on the top's data throughout.
+  stages: list of dict(name, steps, data?, optimizer?, aggregator?, gradients?, frozen?, weights?={task: weight}); what
+    a stage leaves out it takes from the top. Evaluation is on the top's data throughout.
   log_every, eval_every, checkpoint_every: periods in steps. keep_checkpoints: how many of the last stay.
   best: dict(metric='eval/…', mode='min'|'max'): the validation metric that chooses the best checkpoint.
   mesh: dict(data=-1): devices over which batches are split, -1 = all.
@@ -85,6 +101,8 @@ def default_config() -> ml_collections.ConfigDict:
     'tasks': {},
     'encoder': {},
     'optimizer': {'name': 'adam', 'lr': 1e-3},
+    'aggregator': {},
+    'gradients': {},
     'frozen': (),
     'ema': 0.0,
     'steps': 1000,
@@ -123,7 +141,9 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   for stream in streams.values():
     _check_is_read(stream, tasks)
   inputs = {name: stream.inputs for group in (*stage_streams, streams) for name, stream in group.items()}
-  objective = Objective(ENCODERS.build(config['encoder'], 'encoder'), tasks, inputs)
+  rows = {name: stream.most_rows for group in (*stage_streams, streams) for name, stream in group.items()
+          if stream.mixture}
+  objective = Objective(ENCODERS.build(config['encoder'], 'encoder'), tasks, inputs, rows)
 
   rng = jax.random.key(config['seed'])
   example = {name: stream.train_batch(0, slice(0, 1)) for name, stream in streams.items()}
@@ -133,7 +153,7 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   stages, begins = [], []
   for spec, own in zip(specs, stage_streams):
     start = stages[-1].end if stages else 0
-    stage, begin = _stage(spec, config, start, own, objective, shapes, mesh, rng, evaluator)
+    stage, begin = _stage(spec, config, start, own, objective, shapes, mesh, rng, evaluator, example)
     stages.append(stage)
     begins.append(begin)
   return Run(config=config, mesh=mesh, streams=streams, objective=objective, stages=stages,
@@ -155,7 +175,7 @@ def _complete(config: Any) -> dict[str, Any]:
   given, defaults = to_dict(config), to_dict(default_config())
   check_keys(given, defaults, '')
   config = defaults | given
-  for field in ('optimizer', 'best', 'mesh'):
+  for field in ('optimizer', 'best', 'mesh', 'aggregator', 'gradients'):
     if not isinstance(config[field], dict):
       raise ValueError(f"'{field}' must be a dict, got {config[field]!r}.")
   for field in ('log_every', 'eval_every', 'checkpoint_every', 'keep_checkpoints', 'steps'):
@@ -285,7 +305,7 @@ def _trainable(frozen: Any, shapes: Any) -> dict[str, bool]:
   return {path: not is_frozen for path, is_frozen in chosen.items()}
 
 
-def _stage(spec, config, start, streams, objective, shapes, mesh, rng, evaluator) -> tuple[Stage, Callable]:
+def _stage(spec, config, start, streams, objective, shapes, mesh, rng, evaluator, example) -> tuple[Stage, Callable]:
   """(a stage, its start: (params, step=0, moving average of the stage before=None) -> state)."""
   for task, weight in spec.get('weights', {}).items():
     _check_weight(weight, f'stages.weights.{task}')
@@ -293,16 +313,60 @@ def _stage(spec, config, start, streams, objective, shapes, mesh, rng, evaluator
   trainable = _trainable(spec.get('frozen', config['frozen']), shapes)
   learnt, _ = tree.partition(shapes, trainable)
   tx, schedule = make_optimizer(spec.get('optimizer', config['optimizer']), learnt, spec['steps'])
-  step = make_train_step(objective, tx, trainable, weights, stream_key(rng, 'train'), ema)
+  engine = _engine(spec, config, streams, objective, trainable, weights)
+  step = make_train_step(objective, tx, trainable, weights, stream_key(rng, 'train'), ema, engine)
 
   def begin(params, step=0, old_ema=None):
-    return init_state(params, tx, trainable, len(weights), ema, step, old_ema)
+    gradients = engine.init(params, example) if engine is not None else None
+    return init_state(params, tx, trainable, len(weights), ema, step, old_ema, gradients)
 
   return Stage(
     name=spec.get('name', f'from {start}'), start=start, end=start + spec['steps'], streams=streams,
     trainable=trainable, task_weights=weights, schedule=schedule,
     enter=jax.jit(lambda state: begin(state.params, state.step, state.ema), out_shardings=replicated(mesh)),
-    step=jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh)), evaluate=evaluator), begin
+    step=jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh)), evaluate=evaluator, engine=engine), begin
+
+
+def _engine(spec, config, streams, objective, trainable, weights) -> Engine | None:
+  """The gradient engine of a stage; None where the loss is a plain weighted sum of one whole batch."""
+  method = dict(spec.get('aggregator', config['aggregator']))
+  fields = spec.get('gradients', config['gradients'])
+  check_keys(fields, Options.__dataclass_fields__, 'gradients')
+  options = Options(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+  if not method:
+    needless = [name for name in fields if name not in ('accumulate', 'chunk', 'max_bad')]
+    if needless:
+      raise ValueError(f"'gradients.{needless[0]}' says how task gradients are resolved, but no 'aggregator' is given.")
+    if options.accumulate == 1:
+      return None
+    method = {'name': 'linear_scalarisation'}
+  steps_per_epoch = max(-(-stream.num_rows('train') // stream.batch_size) for stream in streams.values())
+  aggregator = _aggregator(method, 'aggregator', list(objective.tasks), steps_per_epoch)
+  if getattr(aggregator, 'at', None) and 'at' not in fields:
+    options = dataclasses.replace(options, at=aggregator.at)
+  return losses_and_grads(objective, aggregator, trainable=trainable, task_weights=weights, options=options)
+
+
+def _aggregator(method: Mapping[str, Any], where: str, tasks: Sequence[str], steps_per_epoch: int) -> optim.Aggregator:
+  """A method by config; it may wrap another one, and its preferences may go by the names of the tasks."""
+  method = dict(method)
+  for field in ('preference', 'weights', 'sampling'):
+    if isinstance(method.get(field), dict):
+      check_keys(method[field], tasks, f'{where}.{field}')
+      missing = [name for name in tasks if name not in method[field]]
+      if missing:
+        raise ValueError(f"'{where}.{field}' has no entry for task {missing[0]!r}. Tasks: {', '.join(tasks)}.")
+      method[field] = [method[field][name] for name in tasks]
+    if isinstance(method.get(field), list) and len(method[field]) != len(tasks):
+      raise ValueError(f"'{where}.{field}' has {len(method[field])} entries, but there are {len(tasks)} tasks: "
+                       f'{", ".join(tasks)}.')
+  inner = method.pop('aggregator', None)
+  context = {} if inner is None else {
+    'aggregator': _aggregator(inner, f'{where}.aggregator', tasks, steps_per_epoch)}
+  accepted = keywords(AGGREGATORS.lookup(method.get('name'))) or ()
+  if 'steps_per_epoch' in accepted:
+    method.setdefault('steps_per_epoch', steps_per_epoch)
+  return AGGREGATORS.build(method, where, **context)
 
 
 def _settings(config: Mapping[str, Any], tasks: Mapping[str, Task]) -> Settings:

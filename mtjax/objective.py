@@ -1,4 +1,5 @@
 """The objective: model and tasks -> the vector of task losses. All that the training engine knows of a model."""
+import functools
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from mtjax.autodiff.sinks import apply_with_sinks
 from mtjax.context import Ctx, Features
 from mtjax.tasks import Task
 
@@ -68,10 +70,12 @@ class Objective:
     encoder: inputs -> Features.
     tasks: {name: task}; their order is that of the losses.
     inputs: {stream: input column(s)}; a str feeds the array alone, a tuple a dict of arrays.
+    rows: {mixture: {task_id: the most rows of it that a batch can hold}}, by which `split` takes mixtures apart.
   """
 
-  def __init__(self, encoder: nn.Module, tasks: Mapping[str, Task], inputs: Mapping[str, str | Sequence[str]]):
-    self.encoder, self.tasks, self._inputs = encoder, dict(tasks), dict(inputs)
+  def __init__(self, encoder: nn.Module, tasks: Mapping[str, Task], inputs: Mapping[str, str | Sequence[str]],
+               rows: Mapping[str, Mapping[int, int]] | None = None):
+    self.encoder, self.tasks, self._inputs, self._rows = encoder, dict(tasks), dict(inputs), dict(rows or {})
 
   def init(self, rng: jax.Array, batch: Mapping[str, Mapping[str, jax.Array]]) -> Params:
     """Fresh parameters; each part draws from a key of its own name, so that adding a task leaves the others alone."""
@@ -90,6 +94,37 @@ class Objective:
     """The losses of a training batch {stream: {column: array}}; dropout is on, drawn from `rng` at `step`."""
     outputs = self.outputs(params, batch, rng=stream_key(rng, 'dropout', step), train=True)
     return self.losses(outputs, batch)
+
+  def apart(self, params: Params, sinks: Params, batch: Mapping[str, Mapping[str, jax.Array]], rng: jax.Array,
+            step: Any) -> Losses:
+    """The losses of a batch whose pieces serve one task each, with the encoder's gradients apart.
+
+    Args:
+      params, batch, rng, step: as ever.
+      sinks: {'encoder': …}, zeros [S, *shape], row s for piece s of `split(batch)`: what is differentiated in them is
+        the encoder's gradient of that piece, see `mtjax.autodiff.sinks`.
+    """
+    rng, encoder, pieces, pairs = stream_key(rng, 'dropout', step), params.get('encoder', {}), self._pieces(batch), {}
+
+    def encode(encoder, x, ctx, key):
+      return self.encoder.apply({'params': encoder}, x, ctx=ctx, train=True, rngs={'dropout': key})
+
+    for members in _grouped([self._kind(stream, columns, rows=True) for stream, _, columns in pieces]):
+      own = [pieces[s] for s in members]
+      xs, contexts = (jax.tree.map(lambda *rows: jnp.stack(rows), *(of(stream, columns) for stream, _, columns in own))
+                      for of in (self.stream_inputs, self._context))
+      keys = jax.vmap(functools.partial(jax.random.fold_in, stream_key(rng, 'encoder')))(jnp.array(members))
+      rows = sinks['encoder'] if len(own) == len(pieces) else jax.tree.map(
+        lambda x, m=members: x[jnp.array(m)], sinks['encoder'])
+      features = jax.vmap(functools.partial(apply_with_sinks, encode, encoder))(rows, xs, contexts, keys)
+      for i, (stream, source, columns) in enumerate(own):
+        part = jax.tree.map(lambda x, i=i: x[i], features)
+        for task in self._tasks_of(stream):
+          if source is None or task.row_id == source:
+            outputs = self.head(params, task, part, columns, rng=rng, train=True)
+            pairs[task.name] = task.loss_sums(outputs, columns)
+    zero = (jnp.zeros(()), jnp.zeros(()))
+    return Losses(*map(jnp.stack, zip(*(pairs.get(name, zero) for name in self.tasks))))
 
   def outputs(
     self,
@@ -113,6 +148,27 @@ class Objective:
           outputs[task.name] = self.head(params, task, part, batch[stream], rng=rng, train=train)
         start = stop
     return outputs
+
+  def split(self, batch: Mapping[str, Mapping[str, jax.Array]]) -> list[dict[str, dict[str, jax.Array]]]:
+    """A batch in pieces that share no rows: a stream each, and of a mixture each source, its rows brought together.
+
+    The losses of the pieces add up to those of the batch.
+    """
+    return [{stream: columns} for stream, _, columns in self._pieces(batch)]
+
+  def _pieces(self, batch: Mapping[str, Mapping[str, jax.Array]]) -> list[tuple[str, int | None, dict[str, jax.Array]]]:
+    """(stream, source of a mixture, columns) of each piece."""
+    pieces = []
+    for stream, columns in batch.items():
+      sources = self._rows.get(stream, {})
+      if not sources or any(task.row_id is None for task in self._tasks_of(stream)):
+        pieces.append((stream, None, dict(columns)))
+        continue
+      rows = min(max(sources.values()), len(columns['task_id']))
+      for source in sources:  # other sources' rows fill up behind: tasks mask them by their task_id
+        chosen = jnp.argsort(columns['task_id'] != source, stable=True)[:rows]
+        pieces.append((stream, source, {name: x[chosen] for name, x in columns.items()}))
+    return pieces
 
   def losses(self, outputs: Mapping[str, jax.Array], batch: Mapping[str, Mapping[str, jax.Array]]) -> Losses:
     """Outputs -> losses; a task whose stream is not in `batch` has weight 0."""
@@ -155,13 +211,22 @@ class Objective:
 
   def _alike(self, batch: Mapping[str, Mapping[str, jax.Array]]) -> list[list[str]]:
     """Streams grouped by the structure, row shape and dtype of their inputs (and whether rows carry one task)."""
-    groups: dict[Any, list[str]] = {}
-    for stream, columns in batch.items():
-      leaves, structure = jax.tree.flatten(self.stream_inputs(stream, columns))
-      one_task = 'task_id' in columns or len(self._tasks_of(stream)) == 1
-      key = (structure, one_task, *((x.shape[1:], str(x.dtype)) for x in leaves))
-      groups.setdefault(key, []).append(stream)
-    return list(groups.values())
+    names = list(batch)
+    return [[names[i] for i in group] for group in _grouped([self._kind(name, batch[name]) for name in names])]
+
+  def _kind(self, stream: str, columns: Mapping[str, jax.Array], rows: bool = False) -> Any:
+    """What must agree for inputs to be joined (`rows`: stacked)."""
+    leaves, structure = jax.tree.flatten(self.stream_inputs(stream, columns))
+    one_task = 'task_id' in columns or len(self._tasks_of(stream)) == 1
+    return structure, one_task, *((x.shape[0 if rows else 1:], str(x.dtype)) for x in leaves)
+
+
+def _grouped(keys: Sequence[Any]) -> list[list[int]]:
+  """Indices of equal keys together, in order of appearance."""
+  groups: dict[Any, list[int]] = {}
+  for i, key in enumerate(keys):
+    groups.setdefault(key, []).append(i)
+  return list(groups.values())
 
 
 def _parameters(variables: Mapping[str, Any], module: nn.Module) -> Params:

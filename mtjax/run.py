@@ -169,7 +169,12 @@ class Run:
     parameters = tree.table(shapes, {'trained': lambda path, _: 'yes' if trainable[path] else 'no'})
     learnt, _ = tree.partition(shapes, trainable)
     totals = f'{tree.count(shapes):,} parameters, {tree.count(learnt):,} trained'
-    return '\n\n'.join([*(s.describe() for s in self.streams.values()), tasks, parameters, totals])
+    engines = []
+    for stage in self.stages:
+      if stage.engine is not None:
+        example = {name: stream.train_batch(0) for name, stream in stage.streams.items()}
+        engines.append(f'stage {stage.name}: {stage.engine.describe(shapes, example)}')
+    return '\n\n'.join([*(s.describe() for s in self.streams.values()), tasks, parameters, totals, *engines])
 
   @functools.cached_property
   def checkpoints(self) -> Checkpoints | None:

@@ -65,6 +65,12 @@ class Stream:
     source, row = self.sampler(positions)
     return self._gather('train', source, row, np.ones(len(row), bool))
 
+  def validation_batch(self, step: int, rows: slice = slice(None)) -> Batch:
+    """Rows of the validation split, for methods that watch validation losses while training."""
+    positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[rows]
+    source, row = self._validation_sampler(positions)
+    return self._gather('validation', source, row, np.ones(len(row), bool))
+
   def eval_batches(self, split: str, batch_size: int, rows: slice = slice(None)) -> Iterator[Batch]:
     """Every row of `split` once, in order, in batches of one size: the last is padded (`valid` is False there)."""
     sizes = [len(tables[split]) for tables in self.sources.values()]
@@ -92,6 +98,18 @@ class Stream:
     for i, (name, tables) in enumerate(self.sources.items()):
       rows.append((name, *(str(len(tables[split])) for split in SPLITS), f'{share[i]:.3f}'))
     return f'stream {self.name}: batches of {self.batch_size}\n{align(rows)}'
+
+  @property
+  def most_rows(self) -> dict[int, int]:
+    """Of a mixture: {task_id: the most rows of it that a batch can hold}."""
+    blocks = -(-self.batch_size // self.sampler.block_size)
+    blocks += self.batch_size % self.sampler.block_size > 0  # such a batch can begin within a block
+    return {i: min(self.batch_size, blocks * int(slots)) for i, slots in enumerate(self.sampler.slots)}
+
+  @functools.cached_property
+  def _validation_sampler(self) -> BlockSampler:
+    sizes = [len(tables['validation']) for tables in self.sources.values()]
+    return BlockSampler(sizes, self.sampler.slots / self.sampler.slots.sum(), block_size=self.sampler.block_size)
 
   @functools.cached_property
   def schema(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -164,18 +182,22 @@ class Batches:
     streams: {name: stream}.
     num_steps: how many there are.
     rows: {stream: the slice of its batch that this host holds}.
+    validation: whether each item is a pair (training batches, validation batches).
   """
 
-  def __init__(self, streams: Mapping[str, Stream], num_steps: int, rows: Mapping[str, slice] | None = None):
-    self._streams, self._num_steps, self._rows = streams, num_steps, rows or {}
+  def __init__(self, streams: Mapping[str, Stream], num_steps: int, rows: Mapping[str, slice] | None = None,
+               validation: bool = False):
+    self._streams, self._num_steps, self._rows, self._validation = streams, num_steps, rows or {}, validation
 
   def __len__(self) -> int:
     return self._num_steps
 
-  def __getitem__(self, step: int) -> dict[str, Batch]:
-    return {name: stream.train_batch(step, self._rows.get(name, slice(None))) for name, stream in self._streams.items()}
+  def __getitem__(self, step: int) -> Any:
+    make = lambda kind: {name: getattr(stream, kind)(step, self._rows.get(name, slice(None)))
+                         for name, stream in self._streams.items()}
+    return (make('train_batch'), make('validation_batch')) if self._validation else make('train_batch')
 
-  def iterate(self, start: int, prefetch: int = 8) -> Iterator[dict[str, Batch]]:
+  def iterate(self, start: int, prefetch: int = 8) -> Iterator[Any]:
     """Batches from step `start` on, made ahead of time by a thread."""
     import grain  # here, because `import mtjax` stays light
 

@@ -1,7 +1,8 @@
 """Checkpoints: the last k and the best, checked when read, never half-written.
 
-Each is a folder of separate Orbax items: `params`, `opt_state`, `ema`, `progress` (step, logging window), `data`
-(position and fingerprints of the data) and `meta` (stage, best step, layout, a checksum per array). Orbax writes into a
+Each is a folder of separate Orbax items: `params`, `opt_state`, `ema`, `gradients` (of the gradient engine), `progress`
+(step, logging window), `data` (position and fingerprints of the data) and `meta` (stage, best step, layout, a checksum
+per array). Orbax writes into a
 temporary folder and renames it, so a killed run leaves a whole checkpoint or none. It does not notice damaged bytes in
 array data (tensorstore has no checksum there), so every array is summed on the device when saved and when restored.
 """
@@ -153,6 +154,7 @@ def _items(state: TrainState) -> dict[str, Any]:
     'params': state.params,
     'opt_state': state.opt_state,
     'ema': state.ema,
+    'gradients': state.gradients,
     'progress': {'step': state.step, 'window': state.window, 'first_bad': state.first_bad},
   }
   return {name: item for name, item in items.items() if jax.tree.leaves(item)}

@@ -9,6 +9,8 @@ import optax
 
 from mtjax import tree
 from mtjax.objective import Losses
+from mtjax.training.engine.diagnostics import Diagnostics
+from mtjax.training.gradients import Engine
 
 Params = dict[str, Any]
 
@@ -22,6 +24,7 @@ class TrainState:
     params: every parameter, trainable or frozen.
     opt_state: of the trainable parameters only.
     ema: moving average of the trainable parameters, or {} where `ema` is 0.
+    gradients: state of the gradient engine, or {} where the loss is a plain weighted sum.
     window: sums since the last log line.
     first_bad: [T + 1] int32, the step at which each task's loss (last entry: the gradient) was first not finite; -1.
   """
@@ -30,6 +33,7 @@ class TrainState:
   params: Params
   opt_state: Any
   ema: Params
+  gradients: Any
   window: 'Window'
   first_bad: jax.Array
 
@@ -42,20 +46,23 @@ class Window:
     losses: summed over the steps of the window.
     grad_norm: sum of the global gradient norms.
     steps: their number, int32.
+    diagnostics: of conflict; {} without a gradient engine.
   """
 
   losses: Losses
   grad_norm: jax.Array
   steps: jax.Array
+  diagnostics: Any
 
   @classmethod
-  def zero(cls, num_tasks: int) -> 'Window':
-    """An empty window."""
-    return cls(Losses.zero(num_tasks), jnp.zeros(()), jnp.zeros((), jnp.int32))
+  def zero(cls, num_tasks: int, conflict: bool = False) -> 'Window':
+    """An empty window; `conflict`: with diagnostics of it."""
+    return cls(Losses.zero(num_tasks), jnp.zeros(()), jnp.zeros((), jnp.int32),
+               Diagnostics.zero(num_tasks) if conflict else {})
 
 
 def init_state(params: Params, tx: optax.GradientTransformation, trainable: Mapping[str, bool], num_tasks: int,
-               ema: float = 0.0, step: Any = 0, old_ema: Params | None = None) -> TrainState:
+               ema: float = 0.0, step: Any = 0, old_ema: Params | None = None, gradients: Any = None) -> TrainState:
   """A state at the start of a stage: parameters go on, the optimizer starts afresh.
 
   Args:
@@ -66,6 +73,7 @@ def init_state(params: Params, tx: optax.GradientTransformation, trainable: Mapp
     ema: decay of the moving average, 0 = none.
     step: updates made before.
     old_ema: the average of the stage before; where it has a leaf, it goes on.
+    gradients: state of the gradient engine, where there is one.
   """
   learnt, _ = tree.partition(params, trainable)
   average = {}
@@ -77,7 +85,8 @@ def init_state(params: Params, tx: optax.GradientTransformation, trainable: Mapp
     params=params,
     opt_state=tx.init(learnt),
     ema=jax.tree.map(jnp.copy, average),
-    window=Window.zero(num_tasks),
+    gradients={} if gradients is None else gradients,
+    window=Window.zero(num_tasks, conflict=gradients is not None),
     first_bad=jnp.full(num_tasks + 1, -1, jnp.int32),
   )
 
@@ -95,10 +104,13 @@ def make_train_step(
   task_weights: jax.Array,
   rng: jax.Array,
   ema: float = 0.0,
+  engine: Engine | None = None,
 ) -> Callable[[TrainState, Any], TrainState]:
   """One update as a pure function `(state, batch) -> state`.
 
       minimise  sum_t w_t * losses.values[t]      over the trainable parameters
+
+  or descend along what the gradient engine makes of the task gradients.
 
   Args:
     objective: (params, batch, rng, step) -> Losses.
@@ -107,9 +119,11 @@ def make_train_step(
     task_weights: w, [T].
     rng: of dropout; folded with the step, so that a resumed run draws the same.
     ema: decay of the moving average of the parameters, 0 = none.
+    engine: the gradient engine; None = the plain weighted sum. Where its method looks at validation losses, `batch` is
+      a pair (training batch, validation batch).
   """
 
-  def train_step(state: TrainState, batch: Any) -> TrainState:
+  def plain(state, batch):
     learnt, frozen = tree.partition(state.params, trainable)
 
     def total_loss(learnt):
@@ -117,18 +131,37 @@ def make_train_step(
       return losses.total(task_weights), losses
 
     gradient, losses = jax.grad(total_loss, has_aux=True)(learnt)
-    updates, opt_state = tx.update(gradient, state.opt_state, learnt)
+    return gradient, losses, state.gradients, {}, {}
+
+  def resolved(state, batch):
+    validation_losses = None
+    if engine.aggregator.observes == 'validation_losses':
+      batch, held_out = batch
+      validation_losses = objective(state.params, held_out, rng, state.step).values * task_weights
+    out = engine(state.params, state.gradients, batch, rng, state.step, validation_losses=validation_losses)
+    drawn = jnp.argmax(jnp.where(out.losses.active, jnp.abs(out.state.weights), -1))
+    return out.gradient, out.losses, out.state, out.diagnostics, {'task': drawn}
+
+  def train_step(state: TrainState, batch: Any) -> TrainState:
+    learnt, frozen = tree.partition(state.params, trainable)
+    gradient, losses, gradients, noted, extra = (plain if engine is None else resolved)(state, batch)
+    updates, opt_state = tx.update(gradient, state.opt_state, learnt, **extra)
     learnt = optax.apply_updates(learnt, updates)
+    params = tree.merge(learnt, frozen)
+    if engine is not None and engine.aggregator.observes == 'losses_after':
+      gradients = engine.observe(params, gradients, batch, rng, state.step)
 
     grad_norm = optax.tree.norm(gradient)
     bad = ~jnp.isfinite(jnp.append(losses.sums, grad_norm))
     average = jax.tree.map(lambda m, p: ema * m + (1 - ema) * p, state.ema, learnt) if ema else {}
     return TrainState(
       step=state.step + 1,
-      params=tree.merge(learnt, frozen),
+      params=params,
       opt_state=opt_state,
       ema=average,
-      window=Window(state.window.losses + losses, state.window.grad_norm + grad_norm, state.window.steps + 1),
+      gradients=gradients,
+      window=Window(state.window.losses + losses, state.window.grad_norm + grad_norm, state.window.steps + 1,
+                    state.window.diagnostics + noted if engine is not None else {}),
       first_bad=jnp.where((state.first_bad < 0) & bad, state.step, state.first_bad),
     )
 
