@@ -5,18 +5,17 @@
   state, metrics = run.train(state)
   run.evaluate(state)
 """
-import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
-from mtjax import optim, tree
+from mtjax import tree
 from mtjax.config import Registry, check_keys, did_you_mean, keywords, to_dict
 from mtjax.data import configure, sources
 from mtjax.data.streams import Stream, labels_of
@@ -25,9 +24,8 @@ from mtjax.objective import Objective, stream_key
 from mtjax.parallel import make_mesh, replicated
 from mtjax.run import Run
 from mtjax.tasks import Task
-from mtjax.training.engine.options import Options
+from mtjax.training.engine.configure import make_engine
 from mtjax.training.evaluation import Evaluator
-from mtjax.training.gradients import Engine, losses_and_grads
 from mtjax.training.loop import Settings, Stage
 from mtjax.training.optimizer import make_optimizer
 from mtjax.training.state import init_state, make_train_step
@@ -44,6 +42,7 @@ HEADS = Registry('head', {
   'soft_classification': 'mtjax.heads:SoftClassification',
   'regression': 'mtjax.heads:Regression',
   'multilabel': 'mtjax.heads:MultiLabel',
+  'rotated': 'mtjax.heads:Rotated',
   'ordinal': 'mtjax.heads:Ordinal',
 })
 LOSSES = Registry('loss', {name: f'mtjax.losses:{name}' for name in (
@@ -52,18 +51,10 @@ METRICS = Registry('metric', {name: f'mtjax.metrics:{name}' for name in (
   'accuracy', 'macro_f1', 'balanced_accuracy', 'log_loss', 'quadratic_kappa', 'ece', 'auc', 'average_precision',
   'mse', 'mae', 'rmse', 'r2', 'pearson', 'spearman')})
 FORMATS = Registry('format', {'bytes': 'mtjax.data.formats:Bytes'})
-AGGREGATORS = Registry('aggregator', {name: f'mtjax.optim:{name}' for name in (
-  # by the Gramian or the stacked gradients
-  'aligned_mtl', 'cagrad', 'config', 'cr_mogm', 'db_mtl', 'dualproj', 'excess_mtl', 'fairgrad', 'graddrop', 'gradvac',
-  'imtl_g', 'krum', 'm_config', 'mgda', 'mgda_ub', 'moco', 'modo', 'nash_mtl', 'pcd', 'pcgrad', 'rotograd', 'sdmgrad',
-  'trimmed_mean', 'upgrad',
-  # by the losses
-  'coba', 'cosmos', 'dwa', 'ew', 'famo', 'geometric', 'gls', 'gradnorm', 'imtl_l', 'linear_scalarisation', 'pbi', 'rlw',
-  'scale_invariant', 'self_paced', 'si', 'stch', 'tchebycheff', 'uncertainty', 'unmixed', 'uw')})
 SOURCES = Registry('data set', sources.SOURCES)
 
 _TASK_KEYS = ('label', 'head', 'loss', 'metrics', 'weight', 'stream', 'rows')
-_STAGE_KEYS = ('name', 'steps', 'data', 'optimizer', 'aggregator', 'gradients', 'frozen', 'weights')
+_STAGE_KEYS = ('name', 'steps', 'data', 'optimizer', 'aggregator', 'sharpness', 'gradients', 'frozen', 'weights')
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -73,7 +64,8 @@ def default_config() -> ml_collections.ConfigDict:
   data: one stream (`name`, a data set of ours or 'tfds:…'; `config`, its variant; `splits`, TFDS expressions; `inputs`,
     the column(s) fed to the encoder; `format`, new columns; `batch_size`), or several: `streams={name: {…}}`. A stream
     is a mixture where it has `mixture={source: {name, …, weight}}` in place of `name`; with `temperature`, `maximum`
-    (in place of weights), `unit` ('examples' or 'tokens') and `block_size`. `batch_size` is rows a step over all hosts;
+    (in place of weights), `unit` ('examples' or 'tokens'), `block_size`, and `unmixed=True` for batches of one source
+    each (whose shares are then those of batches). `batch_size` is rows a step over all hosts;
     given beside `streams`, it is divided equally over those that have none of their own. Of all streams: `seed` of the
     order, `eval_batch_size`, `in_memory_mb` (splits below it are read into arrays; default 1024).
   tasks: {task: dict(label, head, loss?, metrics?, weight=1.0, stream?, rows?)}; `rows` is the source whose rows a task
@@ -83,13 +75,15 @@ def default_config() -> ml_collections.ConfigDict:
   aggregator: dict(name, …), how one update is made of the tasks' gradients (`mtjax.optim`); {} = the sum of the losses
     times their weights, which also scale the losses that a method sees. `preference` is a list in the order of the
     tasks, or {task: value}.
+  sharpness: dict(name='sam' | 'asam' | 'gsam' | 'looksam' | 'fsam' | 'ftl', rho, …), see `mtjax.optim.sharpness`; 'ftl'
+    splits the aggregator's work over a loss part and a flatness part; {} = none.
   gradients: how the engine works, see `mtjax.training.engine.options`: plan, at, every_k, sub_batch, layers, ema,
     group, sketch, chunk, accumulate, max_bad.
   frozen: regular expressions over parameter paths that are not trained.
   ema: decay of the moving average of the parameters that is evaluated, 0 = none.
   steps: updates, where there is one stage.
-  stages: list of dict(name, steps, data?, optimizer?, aggregator?, gradients?, frozen?, weights?={task: weight}); what
-    a stage leaves out it takes from the top. Evaluation is on the top's data throughout.
+  stages: list of dict(name, steps, data?, optimizer?, aggregator?, sharpness?, gradients?, frozen?,
+    weights?={task: weight}); what a stage leaves out it takes from the top. Evaluation is on the top's data throughout.
   log_every, eval_every, checkpoint_every: periods in steps. keep_checkpoints: how many of the last stay.
   best: dict(metric='eval/…', mode='min'|'max'): the validation metric that chooses the best checkpoint.
   mesh: dict(data=-1): devices over which batches are split, -1 = all.
@@ -102,6 +96,7 @@ def default_config() -> ml_collections.ConfigDict:
     'encoder': {},
     'optimizer': {'name': 'adam', 'lr': 1e-3},
     'aggregator': {},
+    'sharpness': {},
     'gradients': {},
     'frozen': (),
     'ema': 0.0,
@@ -175,7 +170,7 @@ def _complete(config: Any) -> dict[str, Any]:
   given, defaults = to_dict(config), to_dict(default_config())
   check_keys(given, defaults, '')
   config = defaults | given
-  for field in ('optimizer', 'best', 'mesh', 'aggregator', 'gradients'):
+  for field in ('optimizer', 'best', 'mesh', 'aggregator', 'sharpness', 'gradients'):
     if not isinstance(config[field], dict):
       raise ValueError(f"'{field}' must be a dict, got {config[field]!r}.")
   for field in ('log_every', 'eval_every', 'checkpoint_every', 'keep_checkpoints', 'steps'):
@@ -232,7 +227,7 @@ def _stream_of(name: str, spec: Mapping[str, Any], streams: Mapping[str, Any]) -
 def _task(name: str, spec: Mapping[str, Any], streams: Mapping[str, Stream]) -> Task:
   where = f'tasks.{name}'
   stream = streams[_stream_of(name, spec, streams)]
-  head = HEADS.build(spec['head'], f'{where}.head')
+  head = _head(spec['head'], f'{where}.head')
   loss = spec.get('loss') or getattr(head, 'default_loss', None)
   if loss is None:
     raise ValueError(f"'{where}.loss' must be given: {type(head).__name__} has no default_loss. "
@@ -253,6 +248,13 @@ def _task(name: str, spec: Mapping[str, Any], streams: Mapping[str, Stream]) -> 
   weight = spec.get('weight', 1.0)
   _check_weight(weight, f'{where}.weight')
   return Task(name, stream.name, spec['label'], head, loss, Collection(metrics), float(weight), row_id)
+
+
+def _head(spec: Any, where: str) -> Any:
+  """A head, which may hold another one."""
+  spec = {'name': spec} if isinstance(spec, str) else dict(spec)
+  inner = {'head': _head(spec.pop('head'), f'{where}.head')} if 'head' in spec else {}
+  return HEADS.build(spec, where, **inner)
 
 
 def _loss(spec: Any, where: str) -> Callable:
@@ -313,7 +315,10 @@ def _stage(spec, config, start, streams, objective, shapes, mesh, rng, evaluator
   trainable = _trainable(spec.get('frozen', config['frozen']), shapes)
   learnt, _ = tree.partition(shapes, trainable)
   tx, schedule = make_optimizer(spec.get('optimizer', config['optimizer']), learnt, spec['steps'])
-  engine = _engine(spec, config, streams, objective, trainable, weights)
+  fields = {field: dict(spec.get(field, config[field])) for field in ('aggregator', 'sharpness', 'gradients')}
+  epoch = max(-(-stream.num_rows('train') // stream.batch_size) for stream in streams.values())
+  engine = make_engine(objective, **fields, trainable=trainable, weights=weights, schedule=schedule,
+                       steps_per_epoch=epoch)
   step = make_train_step(objective, tx, trainable, weights, stream_key(rng, 'train'), ema, engine)
 
   def begin(params, step=0, old_ema=None):
@@ -325,48 +330,6 @@ def _stage(spec, config, start, streams, objective, shapes, mesh, rng, evaluator
     trainable=trainable, task_weights=weights, schedule=schedule,
     enter=jax.jit(lambda state: begin(state.params, state.step, state.ema), out_shardings=replicated(mesh)),
     step=jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh)), evaluate=evaluator, engine=engine), begin
-
-
-def _engine(spec, config, streams, objective, trainable, weights) -> Engine | None:
-  """The gradient engine of a stage; None where the loss is a plain weighted sum of one whole batch."""
-  method = dict(spec.get('aggregator', config['aggregator']))
-  fields = spec.get('gradients', config['gradients'])
-  check_keys(fields, Options.__dataclass_fields__, 'gradients')
-  options = Options(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
-  if not method:
-    needless = [name for name in fields if name not in ('accumulate', 'chunk', 'max_bad')]
-    if needless:
-      raise ValueError(f"'gradients.{needless[0]}' says how task gradients are resolved, but no 'aggregator' is given.")
-    if options.accumulate == 1:
-      return None
-    method = {'name': 'linear_scalarisation'}
-  steps_per_epoch = max(-(-stream.num_rows('train') // stream.batch_size) for stream in streams.values())
-  aggregator = _aggregator(method, 'aggregator', list(objective.tasks), steps_per_epoch)
-  if getattr(aggregator, 'at', None) and 'at' not in fields:
-    options = dataclasses.replace(options, at=aggregator.at)
-  return losses_and_grads(objective, aggregator, trainable=trainable, task_weights=weights, options=options)
-
-
-def _aggregator(method: Mapping[str, Any], where: str, tasks: Sequence[str], steps_per_epoch: int) -> optim.Aggregator:
-  """A method by config; it may wrap another one, and its preferences may go by the names of the tasks."""
-  method = dict(method)
-  for field in ('preference', 'weights', 'sampling'):
-    if isinstance(method.get(field), dict):
-      check_keys(method[field], tasks, f'{where}.{field}')
-      missing = [name for name in tasks if name not in method[field]]
-      if missing:
-        raise ValueError(f"'{where}.{field}' has no entry for task {missing[0]!r}. Tasks: {', '.join(tasks)}.")
-      method[field] = [method[field][name] for name in tasks]
-    if isinstance(method.get(field), list) and len(method[field]) != len(tasks):
-      raise ValueError(f"'{where}.{field}' has {len(method[field])} entries, but there are {len(tasks)} tasks: "
-                       f'{", ".join(tasks)}.')
-  inner = method.pop('aggregator', None)
-  context = {} if inner is None else {
-    'aggregator': _aggregator(inner, f'{where}.aggregator', tasks, steps_per_epoch)}
-  accepted = keywords(AGGREGATORS.lookup(method.get('name'))) or ()
-  if 'steps_per_epoch' in accepted:
-    method.setdefault('steps_per_epoch', steps_per_epoch)
-  return AGGREGATORS.build(method, where, **context)
 
 
 def _settings(config: Mapping[str, Any], tasks: Mapping[str, Task]) -> Settings:

@@ -120,7 +120,7 @@ class Objective:
       for i, (stream, source, columns) in enumerate(own):
         part = jax.tree.map(lambda x, i=i: x[i], features)
         for task in self._tasks_of(stream):
-          if source is None or task.row_id == source:
+          if source in (None, task.row_id):
             outputs = self.head(params, task, part, columns, rng=rng, train=True)
             pairs[task.name] = task.loss_sums(outputs, columns)
     zero = (jnp.zeros(()), jnp.zeros(()))
@@ -149,12 +149,15 @@ class Objective:
         start = stop
     return outputs
 
-  def split(self, batch: Mapping[str, Mapping[str, jax.Array]]) -> list[dict[str, dict[str, jax.Array]]]:
+  def split(self, batch: Mapping[str, Mapping[str, jax.Array]]) -> list[tuple[dict, list[int]]]:
     """A batch in pieces that share no rows: a stream each, and of a mixture each source, its rows brought together.
 
-    The losses of the pieces add up to those of the batch.
+    Returns:
+      [(piece, indices of the tasks that it serves)]; the losses of the pieces add up to those of the batch.
     """
-    return [{stream: columns} for stream, _, columns in self._pieces(batch)]
+    index = {name: i for i, name in enumerate(self.tasks)}
+    return [({stream: columns}, [index[task.name] for task in self._tasks_of(stream) if source in (None, task.row_id)])
+            for stream, source, columns in self._pieces(batch)]
 
   def _pieces(self, batch: Mapping[str, Mapping[str, jax.Array]]) -> list[tuple[str, int | None, dict[str, jax.Array]]]:
     """(stream, source of a mixture, columns) of each piece."""

@@ -87,3 +87,8 @@ def config(**fields):
   for name, value in fields.items():
     base[name] = value
   return base
+
+
+def nan_loss(outputs, label):
+  """A loss that is never finite."""
+  return 0.0 * label + np.float32(np.nan) * outputs.sum(tuple(range(1, outputs.ndim)))

@@ -11,7 +11,7 @@ from mtjax.data.streams import Stream, check_batch_size, check_multiple, mean_to
 
 _SOURCE_KEYS = ('name', 'config', 'splits')
 _STREAM_KEYS = (*_SOURCE_KEYS, 'mixture', 'inputs', 'format', 'batch_size',
-                'temperature', 'maximum', 'unit', 'block_size')
+                'temperature', 'maximum', 'unit', 'block_size', 'unmixed')
 _DATA_KEYS = (*_STREAM_KEYS, 'streams', 'seed', 'eval_batch_size', 'in_memory_mb')
 
 
@@ -85,7 +85,8 @@ class StreamFactory:
     sampler = BlockSampler(
       [len(data_set.splits['train']) for data_set in opened.values()],
       _shares(spec, [entry.get('weight') for entry in entries.values()], opened, inputs) if mixture else None,
-      block_size=spec.get('block_size', 256), seed=data['seed'])
+      block_size=spec.get('block_size', 256), seed=data['seed'],
+      run=spec['batch_size'] if spec.get('unmixed') else 1)
     stream = Stream(name, {source: data_set.splits for source, data_set in opened.items()}, inputs, labels,
                     spec['batch_size'], sampler, mixture=bool(mixture), data_sets=opened)
     stream.check()

@@ -102,6 +102,8 @@ class BlockSampler:
     probabilities: the share of each source, in examples; uniform over one source by default.
     block_size: positions in a block. A source whose share is below 1 / block_size would never be drawn: an error.
     seed: the key of all orders.
+    run: consecutive positions that are of one source; blocks then count runs. With `run` the batch size, every batch is
+      of one source, the same on all hosts.
 
   Example:
     >>> sampler = BlockSampler([10, 20], [0.25, 0.75], block_size=8, seed=0)
@@ -117,7 +119,9 @@ class BlockSampler:
     *,
     block_size: int = 256,
     seed: int = 0,
+    run: int = 1,
   ):
+    self.run = run
     self.sizes = np.asarray(sizes, np.int64)
     if (self.sizes < 1).any():
       raise ValueError(f'Every source needs at least one row, got sizes {self.sizes.tolist()}.')
@@ -135,14 +139,14 @@ class BlockSampler:
 
   def __call__(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """positions int [N], each >= 0 -> (source [N], row [N])."""
-    positions = np.asarray(positions, np.int64)
-    block, offset = np.divmod(positions, self.block_size)
+    turn, within = np.divmod(np.asarray(positions, np.int64), self.run)
+    block, offset = np.divmod(turn, self.block_size)
     source, rank = np.zeros_like(offset), np.zeros_like(offset)
     if len(self.sizes) > 1:
       for b in np.unique(block):
         here = block == b
         source[here], rank[here] = (column[offset[here]] for column in self._block(int(b)))
-    epoch, index = np.divmod(block * self.slots[source] + rank, self.sizes[source])
+    epoch, index = np.divmod((block * self.slots[source] + rank) * self.run + within, self.sizes[source])
     rows = np.empty_like(index)
     for i, e in np.unique(np.stack([source, epoch], 1), axis=0).tolist():
       here = (source == i) & (epoch == e)

@@ -102,6 +102,8 @@ class Stream:
   @property
   def most_rows(self) -> dict[int, int]:
     """Of a mixture: {task_id: the most rows of it that a batch can hold}."""
+    if self.sampler.run > 1:
+      return dict.fromkeys(range(len(self.sources)), self.batch_size)
     blocks = -(-self.batch_size // self.sampler.block_size)
     blocks += self.batch_size % self.sampler.block_size > 0  # such a batch can begin within a block
     return {i: min(self.batch_size, blocks * int(slots)) for i, slots in enumerate(self.sampler.slots)}
@@ -109,7 +111,8 @@ class Stream:
   @functools.cached_property
   def _validation_sampler(self) -> BlockSampler:
     sizes = [len(tables['validation']) for tables in self.sources.values()]
-    return BlockSampler(sizes, self.sampler.slots / self.sampler.slots.sum(), block_size=self.sampler.block_size)
+    return BlockSampler(sizes, self.sampler.slots / self.sampler.slots.sum(), block_size=self.sampler.block_size,
+                        run=self.sampler.run)
 
   @functools.cached_property
   def schema(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:

@@ -94,12 +94,15 @@ class Aggregator(optax.GradientTransformationExtraArgs):
     observes: 'nothing', 'losses_after' or 'validation_losses': what a training loop has to deliver besides.
     double_sampling: whether the Gramian should be that of two independent batches, A = J_1 J_2^T (not symmetric): pass
       `jac_other`, the stacked gradients of another batch. Without it the method runs on the biased J J^T.
+    head_gradients: (gradients, leaves, owners, rows, w, active) -> gradients of task-owned parameters that are not
+      trained by their task's loss; else None. The first three are {path: …}, `rows` the stacked gradients.
     head_weights: (w [T] or None, info) -> [T], what the gradient of each task's own parameters is multiplied by.
     layer: a regular expression; the Gramian is that of the parameters whose path it finds. None = all that are given.
     at: 'parameters' or 'features', where the method's gradients are meant to be taken.
   """
 
   at = 'parameters'
+  head_gradients = None
 
   def __new__(cls, init, aggregate, *, name: str, needs: str, weights=None, scalarise=None, observe=None,
               observes: str = 'nothing', double_sampling: bool = False, head_weights=None, layer: str | None = None):

@@ -7,6 +7,7 @@
 Conflict is resolved on the shared parameters, those that more than one task reaches; a parameter that one task alone
 reaches gets that task's gradient. Which plan runs, `mtjax.training.engine.plans` explains; its cost, `engine.cost`.
 """
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 from mtjax import tree
 from mtjax.objective import Losses, stream_key
 from mtjax.optim import Aggregator, Info
+from mtjax.optim.sharpness import FTL
 from mtjax.training.engine import diagnostics, statistics
 from mtjax.training.engine.options import Options, check_method
 from mtjax.training.engine.work import Settled, Work
@@ -30,17 +32,19 @@ class EngineState:
 
   Attributes:
     aggregator: the method's own.
-    gram: [T, T], the moving average of the Gramian; [0] where none is kept.
+    gram: [T, T], the moving average of the Gramian; () where none is kept.
     weights: [T], of the last step that computed them.
     count: int32, steps made.
     bad: [T] int32, steps at which the task's gradient was not finite.
+    sharpness: of the sharpness-aware transform; () where there is none.
   """
 
   aggregator: Any
-  gram: jax.Array
+  gram: Any
   weights: jax.Array
   count: jax.Array
   bad: jax.Array
+  sharpness: Any = ()
 
 
 @flax.struct.dataclass
@@ -62,7 +66,7 @@ class Step:
 
 def losses_and_grads(objective: Callable[..., Losses], aggregator: Aggregator, *, num_tasks: int | None = None,
                      trainable: Mapping[str, bool] | None = None, task_weights: Sequence[float] | None = None,
-                     task_names: Sequence[str] | None = None, options: Options | None = None,
+                     task_names: Sequence[str] | None = None, sharpness: Any = None, options: Options | None = None,
                      **fields: Any) -> 'Engine':
   """The engine of an objective and a method: see `Engine`.
 
@@ -73,6 +77,8 @@ def losses_and_grads(objective: Callable[..., Losses], aggregator: Aggregator, *
     trainable: {path: bool}; by default everything is trained.
     task_weights: [T], factors of the losses before anything else; by default 1.
     task_names: [T], for messages.
+    sharpness: `mtjax.optim.ftl(rho, aggregator)` with the same aggregator, or a variant of `mtjax.optim.sam`: then the
+      second gradient is that of the weighted sum with the weights that the aggregator gave at the first.
     options: or its fields by keyword, e.g. plan='tape', every_k=8.
 
   Example:
@@ -93,22 +99,24 @@ def losses_and_grads(objective: Callable[..., Losses], aggregator: Aggregator, *
     raise ValueError('losses_and_grads needs num_tasks=T: the objective does not say how many tasks it has.')
   names = tuple(task_names or getattr(objective, 'tasks', None) or map(str, range(num_tasks)))
   return Engine(objective, aggregator, trainable, jnp.ones(num_tasks) if task_weights is None else task_weights,
-                names, options or Options(**fields))
+                names, options or Options(**fields), sharpness)
 
 
 class Engine:
   """`engine(params, state, batch, rng, step) -> Step`: pure, to be called under `jax.jit`.
 
   Args:
-    objective, aggregator, trainable, task_weights, task_names, options: see `losses_and_grads`.
+    objective, aggregator, trainable, task_weights, task_names, options, sharpness: see `losses_and_grads`.
   """
 
   def __init__(self, objective: Callable[..., Losses], aggregator: Aggregator, trainable: Mapping[str, bool] | None,
-               task_weights: Any, task_names: Sequence[str], options: Options):
-    self.objective, self.aggregator, self.options = objective, aggregator, options
+               task_weights: Any, task_names: Sequence[str], options: Options, sharpness: Any = None):
+    if aggregator.layer is not None and not options.layers:
+      options = dataclasses.replace(options, layers=(aggregator.layer,))
+    self.objective, self.aggregator, self.options, self.sharpness = objective, aggregator, options, sharpness
     self.names, self._trainable = tuple(task_names), trainable
     self._weights = jnp.asarray(task_weights, jnp.float32)
-    check_method(aggregator, options, len(self.names))
+    check_method(aggregator, options, len(self.names), flat=isinstance(sharpness, FTL))
 
   def init(self, params: Params, batch: Any = None) -> EngineState:
     """The state before the first step.
@@ -118,16 +126,18 @@ class Engine:
       batch: one batch, or its shapes; needed where the method's state has the shape of the shared parameters.
     """
     learnt, frozen = self._split(params)
-    example = learnt
-    if batch is not None and self.aggregator.needs == 'jacobian':
-      work = self._work(tree.flatten(learnt), frozen, batch, jax.random.key(0), 0)
-      example = work.example()
+    example, flat = learnt, isinstance(self.sharpness, FTL)
+    if batch is not None and (flat or self.aggregator.needs == 'jacobian'):
+      example = self._work(tree.flatten(learnt), frozen, batch, jax.random.key(0), 0).example()
     num_tasks = len(self.names)
     kept = self.options.ema or self.options.group is not None
+    sharpness = ()
+    if self.sharpness is not None:
+      sharpness = self.sharpness.init(example, num_tasks) if flat else self.sharpness.init(learnt)
     return EngineState(
-      aggregator=self.aggregator.init(example, num_tasks=num_tasks),
-      gram=jnp.zeros((num_tasks, num_tasks) if kept else (0,)), weights=jnp.zeros(num_tasks),
-      count=jnp.zeros((), jnp.int32), bad=jnp.zeros(num_tasks, jnp.int32))
+      aggregator=() if flat else self.aggregator.init(example, num_tasks=num_tasks),
+      gram=jnp.zeros((num_tasks, num_tasks)) if kept else (), weights=jnp.zeros(num_tasks),
+      count=jnp.zeros((), jnp.int32), bad=jnp.zeros(num_tasks, jnp.int32), sharpness=sharpness)
 
   def __call__(self, params: Params, state: EngineState, batch: Any, rng: jax.Array, step: Any, *,
                epoch_end: Any = None, validation_losses: jax.Array | None = None) -> Step:
@@ -144,14 +154,23 @@ class Engine:
     leaves = tree.flatten(learnt)
     work = self._work(leaves, frozen, batch, rng, step)
     info = Info(key=stream_key(rng, 'aggregator', step), epoch_end=epoch_end, validation_losses=validation_losses)
+    if isinstance(self.sharpness, FTL):
+      found, shared, owned, new, noted = self._flat(work, state, info)
+      return Step(found, _tree(leaves, shared, owned), new.replace(count=state.count + 1), noted)
     if self.options.every_k == 1 or self.aggregator.needs == 'losses':
       result = self._fresh(work, state, info)
     else:
       result = jax.lax.cond(state.count % self.options.every_k == 0, lambda: self._fresh(work, state, info),
                             lambda: self._again(work, state))
-    found, shared, owned, new, noted = result
-    zeros = {path: jnp.zeros_like(leaf) for path, leaf in leaves.items() if path not in shared and path not in owned}
-    gradient = tree.unflatten({path: {**shared, **owned, **zeros}[path] for path in leaves})
+    found, shared, owned, new, noted, scale = result
+    gradient = _tree(leaves, shared, owned)
+    if self.sharpness is not None:
+      def near_by(learnt):
+        there = self._work(tree.flatten(learnt), frozen, batch, rng, step)
+        return _tree(leaves, *self._same_weights(there, state, info, new.weights, scale))
+
+      gradient, sharpness = self.sharpness.update(gradient, state.sharpness, learnt, grad_fn=near_by)
+      new = new.replace(sharpness=sharpness)
     return Step(found, gradient, new.replace(count=state.count + 1), noted)
 
   def observe(self, params: Params, state: EngineState, batch: Any, rng: jax.Array, step: Any) -> EngineState:
@@ -161,6 +180,8 @@ class Engine:
     losses = self.objective(params, batch, rng, step)
     active = losses.active & jnp.isfinite(losses.sums)
     values = jnp.where(active, losses.values, 0) * self._weights
+    if isinstance(self.sharpness, FTL):
+      return state.replace(sharpness=self.sharpness.observe(state.sharpness, values, active))
     return state.replace(aggregator=self.aggregator.observe(state.aggregator, values, active))
 
   def describe(self, params: Params, batch: Any) -> str:
@@ -171,7 +192,11 @@ class Engine:
     """
     learnt, frozen = self._split(params)
     leaves = tree.flatten(learnt)
-    return self._work(leaves, frozen, batch, jax.random.key(0), 0).describe(self.aggregator, self.names)
+    text = self._work(leaves, frozen, batch, jax.random.key(0), 0).describe(self.aggregator, self.names)
+    if self.sharpness is None:
+      return text
+    return text + ('\nSharpness-aware: a second Jacobian at a point of its own for each task.'
+                   if isinstance(self.sharpness, FTL) else '\nSharpness-aware: a second gradient at a perturbed point.')
 
   # --- the parts of a step
 
@@ -204,11 +229,11 @@ class Engine:
       w, inner, average = self._weigh(gram, state, info)
       shared = evidence.combine(w)
     scale = self.aggregator.head_weights(w, info)
-    owned = {path: gradient * scale[work.owner[path]].astype(gradient.dtype)
-             for path, gradient in evidence.found.owned.items()}
-    losses = settled.losses(active)
+    owned = work.owned(evidence, scale)
+    if self.aggregator.head_gradients is not None and evidence.jac is not None:
+      owned = self.aggregator.head_gradients(owned, work.owned_leaves, work.owner, evidence.jac, w, active)
     new = state.replace(aggregator=inner, gram=average, weights=w, bad=state.bad + bad)
-    return losses, shared, owned, new, diagnostics.of_step(gram, w, active, bad)
+    return settled.losses(active), shared, owned, new, diagnostics.of_step(gram, w, active, bad), scale
 
   def _again(self, work: Work, state: EngineState):
     """The update with the weights of an earlier step."""
@@ -216,11 +241,42 @@ class Engine:
     evidence = work.weighted(settled)
     w = jnp.where(settled.active, state.weights, 0)
     scale = self.aggregator.head_weights(w, Info(losses=settled.values, active=settled.active))
-    owned = {path: gradient * scale[work.owner[path]].astype(gradient.dtype)
-             for path, gradient in evidence.found.owned.items()}
     noted = diagnostics.of_step(None, w, settled.active, settled.bad)
-    return (settled.losses(settled.active), evidence.combine(w), owned,
-            state.replace(bad=state.bad + settled.bad), noted)
+    return (settled.losses(settled.active), evidence.combine(w), work.owned(evidence, scale),
+            state.replace(bad=state.bad + settled.bad), noted, scale)
+
+  def _same_weights(self, work: Work, state: EngineState, info: Info, w: jax.Array, scale: jax.Array):
+    """(gradients of the shared, of the owned leaves) at other parameters, with the weights of this step."""
+    settled = Settled(self._weights)
+    if self.aggregator.needs == 'jacobian':
+      evidence = work.evidence(settled)
+      info = info.replace(losses=settled.values, active=settled.active)
+      return work.aggregate(self.aggregator, evidence, state.aggregator, info)[0], work.owned(evidence, scale)
+    evidence = work.weighted(settled)
+    return evidence.combine(jnp.where(settled.active, w, 0)), work.owned(evidence, scale)
+
+  def _flat(self, work: Work, state: EngineState, info: Info):
+    """F-MTL: the gradients, those at the tasks' own perturbed points, and what the transform makes of both."""
+    settled = Settled(self._weights)
+    evidence = work.rows(settled)
+    gram = evidence.gramian()
+    fine = jnp.isfinite(jnp.diag(gram))
+    active, bad = settled.active & fine, settled.bad | (settled.active & ~fine)
+    gram = jnp.where(active[:, None] & active[None, :], gram, 0)
+    owned = work.owned_leaves
+    heads = dict(heads=owned, head_grads=evidence.found.owned, owners=dict(work.owner)) if owned else {}
+
+    def near_by(points, heads=None):
+      jac, q = work.rows_at(tree.flatten(points), heads or {}, settled.factor)
+      return (tree.unflatten(jac), q) if owned else tree.unflatten(jac)
+
+    d, q, sharpness = self.sharpness.step(
+      tree.unflatten(evidence.jac), state.sharpness, work.example(), grad_fn=near_by,
+      losses=jnp.where(active, settled.values, 0), active=active, key=info.key, epoch_end=info.epoch_end,
+      validation_losses=info.validation_losses, **heads)
+    new = state.replace(sharpness=sharpness, bad=state.bad + bad)
+    noted = diagnostics.of_step(gram, active.astype(jnp.float32), active, bad)
+    return settled.losses(active), tree.flatten(d), q or {}, new, noted
 
   def _weigh(self, gram: jax.Array | None, state: EngineState, info: Info):
     """(w, the method's state, moving average of the Gramian)."""
@@ -254,8 +310,14 @@ class Engine:
                 apart if hasattr(self.objective, 'apart') else None)
 
 
-def _by_stream(batch: Any) -> list[Any]:
+def _tree(leaves: Mapping[str, jax.Array], shared: Mapping[str, jax.Array], owned: Mapping[str, jax.Array]) -> Params:
+  """Gradients by path -> nested dict over all trained leaves; what no loss reaches gets zeros."""
+  found = {**shared, **owned}
+  return tree.unflatten({path: found[path] if path in found else jnp.zeros_like(leaf) for path, leaf in leaves.items()})
+
+
+def _by_stream(batch: Any) -> list[tuple[Any, None]]:
   """A batch {stream: {column: array}} as one batch a stream; any other as it is."""
   if isinstance(batch, Mapping) and all(isinstance(columns, Mapping) for columns in batch.values()):
-    return [{stream: columns} for stream, columns in batch.items()]
-  return [batch]
+    return [({stream: columns}, None) for stream, columns in batch.items()]
+  return [(batch, None)]

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from mtjax import tree
+from mtjax import optim, tree
 from mtjax.config import Registry, check_keys, did_you_mean, keywords, to_dict
 
 SCHEDULES = ('constant', 'linear', 'cosine', 'exponential', 'inverse_sqrt', 'piecewise')
@@ -67,8 +67,8 @@ def make_optimizer(spec: Any, params: tree.Tree, steps: int) -> tuple[optax.Grad
 
   Args:
     spec: dict(name, lr, schedule?, clip_norm?, weight_decay?, decay?, **arguments of the optax optimizer).
-      name: any function of optax that takes a learning rate ('adamw', 'sgd', 'lion', 'optax.contrib:muon', …), or
-        'package.module:function'.
+      name: any function of optax that takes a learning rate ('adamw', 'sgd', 'lion', 'optax.contrib:muon', …), 'tbgn'
+        (`mtjax.optim.tbgn`, for one task a step), or 'package.module:function'.
       weight_decay: decoupled decay, >= 0, of the parameters whose path `decay` matches (default: all that end in
         'kernel' or 'embedding'). Optimizers that know no decay of their own ('sgd') get it added before them.
       clip_norm: bound on the global norm of the gradient.
@@ -117,6 +117,8 @@ def make_optimizer(spec: Any, params: tree.Tree, steps: int) -> tuple[optax.Grad
 
 
 def _lookup(name: str | None):
+  if name == 'tbgn':  # the one optimizer of ours
+    return optim.tbgn
   if isinstance(name, str) and ':' in name:
     return Registry('optimizer', {}).lookup(name)
   if not isinstance(name, str) or not _takes(name, 'learning_rate'):

@@ -92,8 +92,8 @@ def rotation_gradients(a: jax.Array, cotangents: jax.Array, update: jax.Array,
 def rotograd(burn_in: int = 20) -> base.Aggregator:
   """RotoGrad's rescaling as an optax transform of stacked representation gradients.
 
-  Alone it is RotoGrad with all R_t = I. To turn the directions too, put the heads into `mtjax.heads.Rotated` and train
-  what `mtjax.heads.with_rotation_gradients` gives.
+  Alone it is RotoGrad with all R_t = I. To turn the directions too, put the heads into `mtjax.heads.Rotated`: the
+  gradient engine then trains their rotations, as does what `mtjax.heads.with_rotation_gradients` gives.
 
   Args:
     burn_in: the step after which n0 is taken again.
@@ -119,5 +119,19 @@ def rotograd(burn_in: int = 20) -> base.Aggregator:
     return rotograd_weights(norms, initial), RotogradState(initial.astype(state.initial.dtype), count)
 
   tx = base.from_weights(weights, name='rotograd', needs='gramian', init=init)
-  tx.at = 'features'
+  tx.at, tx.head_gradients = 'features', _with_rotations
   return tx
+
+
+def _with_rotations(gradients: dict, leaves: dict, owners: dict, rows: dict, w: jax.Array, active: jax.Array) -> dict:
+  """The gradients of the heads, where leaves called '…/rotation' are the A_t of `mtjax.heads.Rotated`."""
+  paths = {owners[path]: path for path in leaves if path.endswith('/rotation')}
+  if not paths:
+    return gradients
+  if len(rows) != 1 or len(paths) != len(w):
+    raise ValueError(f'rotograd turns one shared representation, and that of every task or of none: here are '
+                     f'{len(rows)} representations and rotations of {len(paths)} of {len(w)} tasks.')
+  cotangents, = rows.values()
+  a = jnp.stack([leaves[paths[t]] for t in range(len(w))])
+  turned = rotation_gradients(a, cotangents, jnp.tensordot(w.astype(cotangents.dtype), cotangents, 1), active)
+  return {**gradients, **{paths[t]: turned[t] for t in range(len(w))}}

@@ -54,9 +54,13 @@ class Options:
         raise ValueError(f"'gradients.{field}' must be {text}, got {value!r}.")
 
 
-def check_method(aggregator: Aggregator, options: Options, num_tasks: int) -> None:
-  """Raises ValueError for options that a method cannot use."""
+def check_method(aggregator: Aggregator, options: Options, num_tasks: int, flat: bool = False) -> None:
+  """Raises ValueError for options that a method cannot use; `flat`: within F-MTL."""
   name, needs = aggregator.name, aggregator.needs
+  changed = [field for field in Options.__dataclass_fields__ if getattr(options, field) != getattr(Options(), field)]
+  unused = [field for field in changed if field not in ('chunk', 'max_bad')]
+  if flat and unused:
+    raise ValueError(f"ftl takes every task's gradient twice, and has no use for 'gradients.{unused[0]}'.")
   usable = {'losses': ('auto', 'losses'), 'gramian': ('auto', 'jacobian', 'tape', 'probe', 'disjoint'),
             'jacobian': ('auto', 'jacobian', 'disjoint')}[needs]
   if aggregator.double_sampling:
@@ -66,8 +70,7 @@ def check_method(aggregator: Aggregator, options: Options, num_tasks: int) -> No
                      f'Allowed: {", ".join(usable)}.')
   if num_tasks < 2 and needs != 'losses':
     raise ValueError(f'{name} resolves conflict between tasks, but there is only one task. Leave the aggregator out.')
-  cheaper = [field for field in ('every_k', 'sub_batch', 'layers', 'ema', 'group', 'sketch')
-             if getattr(options, field) != getattr(Options(), field)]
+  cheaper = [field for field in ('every_k', 'sub_batch', 'layers', 'ema', 'group', 'sketch') if field in changed]
   if cheaper and needs != 'gramian':
     raise ValueError(f"'gradients.{cheaper[0]}' makes a Gramian cheaper, but {name} needs the {needs}, not a Gramian.")
   sources = [field for field in ('sketch', 'layers', 'sub_batch') if field in cheaper]

@@ -54,7 +54,7 @@ class Work:
     objective: (learnt leaves {path: array}, frozen, batch, rng, step) -> Losses.
     leaves: the trained leaves.
     frozen, batch, rng, step: the objective's other arguments.
-    split: batch -> pieces of it that may serve different tasks.
+    split: batch -> [(piece of it, indices of the tasks that it may serve, None = all)].
     aggregator, options: the method and how it is to run.
     sinks_objective: (leaves, sinks, frozen, batch, rng, step) -> Losses, where the objective has `apart`.
   """
@@ -72,6 +72,16 @@ class Work:
   def owner(self) -> Mapping[str, int]:
     """{path of a task's own parameter: the task}."""
     return self.graph.owned
+
+  @property
+  def owned_leaves(self) -> Leaves:
+    """The parameters that one task alone reaches."""
+    return {path: self._leaves[path] for path in self.owner}
+
+  def owned(self, evidence: Evidence, scale: jax.Array) -> Leaves:
+    """Their gradients, times the factor [T] of their task."""
+    return {path: gradient * scale[self.owner[path]].astype(gradient.dtype)
+            for path, gradient in evidence.found.owned.items()}
 
   def example(self) -> Any:
     """What the gradients that the method sees look like: the shared parameters, or the representation."""
@@ -114,7 +124,7 @@ class Work:
   @functools.cached_property
   def _pieces(self) -> list[tuple[Graph, list[Any]]]:
     """The pieces of the batch, traced, with the shared leaves of the whole."""
-    pieces = [self._trace(piece) for piece in self._split(self._batch)]
+    pieces = [self._trace(piece, tasks=tasks) for piece, tasks in self._split(self._batch)]
     return [(graph.share(self.graph.shared), inputs) for graph, inputs in pieces]
 
   @functools.cached_property
@@ -220,6 +230,46 @@ class Work:
     w = info.active.astype(jnp.float32) if w is None else w
     return (evidence.through(d, w) if features else tree.flatten(d)), w, state
 
+  def rows(self, settled: Settled) -> Evidence:
+    """Every task's gradient, stacked."""
+    graph, env = self.graph, self._prepare(self.graph, self._inputs)
+    if self._sunk is not None:
+      return self._by_sinks(settled)
+    return plans.jacobian(graph, env, self._leaves, functools.partial(settled, graph), self._chunk)
+
+  def rows_at(self, points: Leaves, heads: Leaves, factor: jax.Array) -> tuple[Leaves, Leaves]:
+    """Every task's gradient at a point of its own.
+
+    Args:
+      points: the shared leaves, [T, *shape]: row t is where task t's gradient is taken.
+      heads: the owned leaves.
+      factor: [T], of the sums of losses.
+
+    Returns:
+      (gradients of the shared leaves [T, *shape], of the owned ones). One task at a time: one point is alive.
+    """
+    def loss(point, heads, t, batch):
+      found = self._objective({**self._leaves, **point, **heads}, self._frozen, batch, self._rng, self._step)
+      return jnp.where(factor[t] == 0, 0, found.sums[t] * factor[t])
+
+    def one(batch):
+      def turn(total, t):
+        jac, q = jax.grad(loss, argnums=(0, 1))({path: x[t] for path, x in points.items()}, heads, t, batch)
+        return jax.tree.map(jnp.add, total, q), jac
+      return turn
+
+    zero = jax.tree.map(jnp.zeros_like, heads)
+    if not self._apart:
+      q, jac = jax.lax.scan(one(self._batch), zero, jnp.arange(self.graph.num_tasks))
+      return jac, q
+    stacks, order, total = [], [], zero
+    for (piece, _), (graph, _) in zip(self._split(self._batch), self._pieces):
+      total, jac = jax.lax.scan(one(piece), total, jnp.array(graph.present))
+      stacks.append(jac)
+      order.extend(graph.present)
+    place = jnp.array([order.index(t) for t in range(len(order))])
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts)[place], *stacks), total
+
   # --- micro-batches
 
   def _raw_rows(self, batch: Any, index: Any) -> tuple[Leaves, Heads]:
@@ -231,7 +281,7 @@ class Work:
       jac, owned = pullback(jnp.ones_like(heads.sums))
       return jac, dataclasses.replace(heads, owned=owned)
     if self._apart and self.plan != 'jacobian':
-      pieces = [self._trace(piece, rng) for piece in self._split(batch)]
+      pieces = [self._trace(piece, rng, tasks) for piece, tasks in self._split(batch)]
       graphs, envs = zip(*((g.share(self.graph.shared), self._prepare(g, inputs)) for g, inputs in pieces))
       evidence = plans.disjoint(graphs, envs, self._leaves, raw, self._chunk)
     else:
@@ -324,8 +374,18 @@ class Work:
 
   # --- tracing
 
-  def _trace(self, batch: Any, rng: jax.Array | None = None) -> tuple[Graph, list[Any]]:
-    return trace(self._objective, self._leaves, self._frozen, batch, self._rng if rng is None else rng, self._step)
+  def _trace(self, batch: Any, rng: jax.Array | None = None,
+             tasks: Sequence[int] | None = None) -> tuple[Graph, list[Any]]:
+    """The graph of a batch's losses; of a piece only those of the tasks that it serves."""
+    def objective(*arguments):
+      losses = self._objective(*arguments)
+      if tasks is None:
+        return losses
+      only = lambda vector: jnp.stack([vector[t] if t in tasks else jnp.zeros(()) for t in range(len(vector))])
+      return Losses(only(losses.sums), only(losses.weights))
+
+    rng = self._rng if rng is None else rng
+    return trace(objective, self._leaves, self._frozen, batch, rng, self._step)
 
   def _prepare(self, graph: Graph, inputs: Sequence[Any]) -> dict[Any, Any]:
     return passes.prepare(graph, self._leaves, inputs)
