@@ -1,9 +1,12 @@
 """The 81 papers of the scope: where each one is in mtjax, and how far its claim has been studied.
 
-`python -m mtjax.papers` writes the table into the README, between its `papers` markers.
+`python -m mtjax.papers` writes the table into the README, between its `papers` markers, and between `methods` markers
+the table of what makes one update of many tasks, read from the first lines of the files of `mtjax/optim`.
 """
+import ast
 import dataclasses
 import pathlib
+import re
 import sys
 
 STATUSES = ('reproduced', 'not_reproduced', 'implemented', 'planned')
@@ -46,13 +49,13 @@ PAPERS: dict[str, Paper] = {paper.key: paper for paper in (
   Paper('fm3', 'Few-shot Multimodal Multitask Multilingual Learning',
         'peft 13', 'contrastive fine-tuning + task hypernetwork + heads'),
   Paper('mftcoder', 'MFTCoder: Boosting Code LLMs with Multitask Fine-Tuning',
-        'optim, lm B2', '4 task-loss modes, CoBa, packing'),
+        'optim, lm B2', '4 task-loss modes, CoBa, packing', 'mtjax/losses/mftcoder.py', status='implemented'),
   Paper('mhr', 'Multi-Head Adapter Routing for Cross-Task Generalization',
         'peft 1', 'routed adapter inventory, MHR-z, MHR-μ'),
   Paper('ehrmamba', 'EHRMamba: Towards Generalizable and Scalable Foundation Models for Electronic Health Records',
         'arch 13', 'Mamba on EHR sequences, multitask prompted fine-tuning'),
   Paper('ftl', 'Improving Multi-task Learning via Seeking Task-based Flat Regions',
-        'optim', 'SAM split per task + any aggregator'),
+        'optim', 'SAM split per task + any aggregator', 'mtjax/optim/sharpness/ftl.py', status='implemented'),
   Paper('dynamic_logits_fusion', "On Giant's Shoulders: Effortless Weak to Strong by Dynamic Logits Fusion",
         'merge A9', 'decoding-time weights by KL search'),
   Paper('breadcrumbs', 'Model Breadcrumbs: Scaling Multi-Task Model Merging with Sparse Masks',
@@ -216,17 +219,36 @@ def table() -> str:
   return '\n'.join(lines)
 
 
+def methods() -> str:
+  """The files of `mtjax/optim` as a Markdown table: method, what it is, paper, tests."""
+  root = pathlib.Path(__file__).resolve().parents[1]
+  lines = ['| method | what it is | paper | in mtjax |', '|---|---|---|---|']
+  for kind in ('aggregators', 'weightings', 'sharpness', ''):
+    for path in sorted((root / 'mtjax' / 'optim' / kind).glob('*.py')):
+      if path.name.startswith('_') or not kind and path.name != 'tbgn.py':
+        continue
+      text = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))
+      name, _, what = text.splitlines()[0].partition(': ')
+      link = re.search(r'https://[^\s,;)]+', text).group().rstrip('.')
+      label = f'arXiv {link.rsplit("/", 1)[-1]}' if 'arxiv.org' in link else 'paper'
+      place = path.relative_to(root).as_posix()
+      lines.append(f'| `{path.stem}` | {(what or name).rstrip(".")} | [{label}]({link}) | [`{path.name}`]({place}) |')
+  return '\n'.join(lines)
+
+
 def update(readme: str) -> str:
-  """The text of the README with the table between its markers."""
-  start, stop = '<!-- papers -->\n', '<!-- /papers -->'
-  if start not in readme or stop not in readme:
-    raise ValueError(f'The README lacks the markers {start.strip()} and {stop}.')
-  before, _, rest = readme.partition(start)
-  return before + start + table() + '\n' + stop + rest.partition(stop)[2]
+  """The text of the README with the tables between their markers."""
+  for name, make in (('papers', table), ('methods', methods)):
+    start, stop = f'<!-- {name} -->\n', f'<!-- /{name} -->'
+    if start not in readme or stop not in readme:
+      raise ValueError(f'The README lacks the markers {start.strip()} and {stop}.')
+    before, _, rest = readme.partition(start)
+    readme = before + start + make() + '\n' + stop + rest.partition(stop)[2]
+  return readme
 
 
 def main() -> None:
-  """Writes the table into the README of the current folder."""
+  """Writes the tables into the README of the current folder."""
   path = pathlib.Path('README.md')
   path.write_text(update(path.read_text(encoding='utf-8')), encoding='utf-8')
   print(f'{len(PAPERS)} papers written to {path}.', file=sys.stderr)
