@@ -1,0 +1,1 @@
+"""Studies: claims that run, and what came out."""
