@@ -39,5 +39,5 @@ def load(validation: bool = True) -> Bed:
     tasks[name] = Task(name, 'bed', name, Regression(), times(mse, factor), Collection({'mse': mse_metric()}))
   return Bed(
     name='unequal_digits', splits=splits, origin=rows, inputs='x', encoder=MLP(widths=(64, 32)), tasks=tasks,
-    batch_size=100, steps=EPOCHS * (parts['train'] // 100), learning_rates=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+    batch_size=100, steps=EPOCHS * (parts['train'] // 100), learning_rates=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
     last_layer='fc2/').check()
