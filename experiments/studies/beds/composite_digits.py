@@ -43,7 +43,8 @@ def load(noisy: bool = False, validation: bool = True) -> Bed:
     encoder=MLP(widths=(256, 128)), batch_size=128, steps=(40 if noisy else 30) * (counts['train'] // 128),
     tasks={side: Task(side, 'bed', side, Classification(classes=10), softmax_xent,
                       Collection({'accuracy': accuracy()})) for side in SIDES},
-    learning_rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2) if noisy else (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), last_layer='fc2/').check()
+    learning_rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2) if noisy else (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+    last_layer='fc2/').check()
 
 
 def with_noise(labels: np.ndarray, seed: int) -> np.ndarray:
