@@ -18,13 +18,17 @@ def trimmed_mean_of(rows: jax.Array, num_trimmed: int, active: jax.Array) -> jax
   """rows [T, *shape], active [T] -> [*shape], in the dtype of the rows."""
   kind = jnp.promote_types(rows.dtype, jnp.float32)
   along = (-1,) + (1,) * (rows.ndim - 1)
-  ordered = jnp.sort(jnp.where(active.reshape(along), rows.astype(kind), jnp.inf), axis=0)
-  count = active.sum()
+  count, index, values = active.sum(), jnp.arange(len(rows)).reshape(along), rows.astype(kind)
   trimmed = jnp.minimum(num_trimmed, jnp.maximum(count - 1, 0) // 2)
-  ranks = jnp.arange(len(rows))
-  kept = (ranks >= trimmed) & (ranks < count - trimmed)
-  total = jnp.where(kept.reshape(along), ordered, 0).sum(0)
-  return (total / jnp.maximum(kept.sum(), 1)).astype(rows.dtype)
+
+  def drop_ends(_, kept):
+    kept &= index != jnp.argmax(jnp.where(kept, values, -jnp.inf), axis=0, keepdims=True)
+    return kept & (index != jnp.argmin(jnp.where(kept, values, jnp.inf), axis=0, keepdims=True))
+
+  # b rounds that each drop both ends: on a CPU to sort the few values of each coordinate takes twenty times as long.
+  kept = jax.lax.fori_loop(0, trimmed, drop_ends, jnp.broadcast_to(active.reshape(along), rows.shape))
+  total = jnp.where(kept, values, 0).sum(0)
+  return (total / jnp.maximum(count - 2 * trimmed, 1).astype(kind)).astype(rows.dtype)
 
 
 def trimmed_mean(num_trimmed: int = 1) -> base.Aggregator:
