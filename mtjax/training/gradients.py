@@ -30,14 +30,14 @@ class EngineState:
 
   Attributes:
     aggregator: the method's own.
-    gram: [T, T], the moving average of the Gramian; [0] where none is kept.
+    gram: [T, T], the moving average of the Gramian; {} where none is kept.
     weights: [T], of the last step that computed them.
     count: int32, steps made.
     bad: [T] int32, steps at which the task's gradient was not finite.
   """
 
   aggregator: Any
-  gram: jax.Array
+  gram: Any
   weights: jax.Array
   count: jax.Array
   bad: jax.Array
@@ -126,7 +126,7 @@ class Engine:
     kept = self.options.ema or self.options.group is not None
     return EngineState(
       aggregator=self.aggregator.init(example, num_tasks=num_tasks),
-      gram=jnp.zeros((num_tasks, num_tasks) if kept else (0,)), weights=jnp.zeros(num_tasks),
+      gram=jnp.zeros((num_tasks, num_tasks)) if kept else {}, weights=jnp.zeros(num_tasks),
       count=jnp.zeros((), jnp.int32), bad=jnp.zeros(num_tasks, jnp.int32))
 
   def __call__(self, params: Params, state: EngineState, batch: Any, rng: jax.Array, step: Any, *,
