@@ -150,6 +150,12 @@ def product_flops(eqn: Any) -> float:
   return 0.0
 
 
+def convolves(eqns: Sequence[Any]) -> bool:
+  """Whether there is a convolution among these operations."""
+  return any(eqn.primitive.name == 'conv_general_dilated' or any(convolves(inner.eqns) for inner in _nested(eqn))
+             for eqn in eqns)
+
+
 def _nested(eqn: Any) -> list[Any]:
   """Jaxprs within an operation."""
   found = []

@@ -20,7 +20,7 @@ class Options:
     ema: decay of a moving average of the Gramian, 0 = none.
     group: tasks whose averaged cosine exceeds this are merged into one row before the solver; None = none are.
     sketch: number of random directions from which the Gramian is estimated; 0 = it is exact.
-    chunk: tasks passed backward at a time; None = one on a CPU, all elsewhere.
+    chunk: tasks passed backward at a time; None = one on a CPU where the trunk has no convolution, all elsewhere.
     accumulate: micro-batches a step.
     max_bad: steps at which one task's gradient may be not finite (it is masked then) before the run stops.
   """
