@@ -233,7 +233,8 @@ def test_tasks_with_rows_of_their_own_cost_what_the_sum_costs():
   expected = p.expected(zoo.toy_weights(p.gram(jac)), jac)
   for needs in ('gramian', 'jacobian'):
     engine = engine_of(zoo.toy(needs), by_stream)
-    assert 'disjoint (chosen)' in engine.describe(p.params, batch)
+    ratio = float(re.search(r'disjoint \(chosen\) +([\d.]+)', engine.describe(p.params, batch)).group(1))
+    assert 1 <= ratio < 2  # the products of the sum, and those of Gramian and update, not small beside 12 rows
     assert zoo.worst(run(engine, batch).gradient, expected) < EXACT
     assert zoo.worst(run(engine_of(zoo.toy(needs), by_stream, accumulate=2), batch).gradient, expected) < EXACT
   assert zoo.worst(run(engine_of(objective=by_stream, plan='tape'), batch).gradient, expected) < EXACT

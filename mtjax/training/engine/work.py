@@ -66,7 +66,7 @@ class Work:
     self._rng, self._step, self._options, self._needs = rng, step, options, aggregator.needs
     self._double, self._split, self._sinks_objective = aggregator.double_sampling, split, sinks_objective
     self.graph, self._inputs = self._trace(batch)
-    # One at a time is the faster on a CPU, but not for convolutions, which XLA runs some 30 times slower in a loop there.
+    # One at a time is the faster on a CPU, but for convolutions, which XLA runs some 30 times slower in a loop there.
     loop = jax.default_backend() == 'cpu' and not cost.convolves(self.graph.trunk.eqns)
     self._chunk = options.chunk or (1 if loop else self.graph.num_tasks)
 
@@ -105,8 +105,7 @@ class Work:
     """What a plan costs on this batch."""
     if plan != 'disjoint':
       return cost.predict(self.graph, self._leaves, plan, self.forms)
-    parts = [cost.predict(graph, self._leaves, 'losses', {}) for graph, _ in self._pieces]
-    return cost.of_rows(sum(part.flops for part in parts), self.graph, self._leaves)
+    return cost.of_rows(self.cost('losses').flops, self.graph, self._leaves)  # the pieces' rows add up to the batch's
 
   @functools.cached_property
   def forms(self) -> Mapping[str, str]:
