@@ -169,9 +169,18 @@ class Engine:
     Args:
       params, batch: arrays or their shapes.
     """
+    return self.facts(params, batch)['description']
+
+  def facts(self, params: Params, batch: Any) -> dict[str, str]:
+    """What a run's record keeps: 'method', what it 'needs', the 'plan' that runs, and the 'description'.
+
+    Args:
+      params, batch: arrays or their shapes.
+    """
     learnt, frozen = self._split(params)
-    leaves = tree.flatten(learnt)
-    return self._work(leaves, frozen, batch, jax.random.key(0), 0).describe(self.aggregator, self.names)
+    work = self._work(tree.flatten(learnt), frozen, batch, jax.random.key(0), 0)
+    return {'method': self.aggregator.name, 'needs': self.aggregator.needs, 'plan': work.plan,
+            'description': work.describe(self.aggregator, self.names)}
 
   # --- the parts of a step
 
