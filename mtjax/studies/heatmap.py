@@ -93,7 +93,8 @@ def _cell(value: float, x: float, y: float, width: float, height: float, limit: 
           tip: str) -> html.Safe:
   text = None
   if numbered and width >= 26:
-    number = f'{value:z.2f}'.replace('-', '−') if math.isfinite(value) else '–'
+    places = 3 if limit <= 0.05 and width >= 40 else 2
+    number = f'{value:z.{places}f}'.replace('-', '−') if math.isfinite(value) else '–'
     number = number if width >= 36 else number.replace('0.', '.', 1)
     text = html.tag('text', number, x=round(x + width / 2, 1), y=round(y + height / 2 + 4, 1), text_anchor='middle',
                     font_size=11 if width >= 32 else 9.5, style='fill: var(--ink)')

@@ -175,7 +175,7 @@ def _dress(ax, lines: Sequence[Line], xlim: tuple[float, float], size: tuple[int
   if ylim[1] is not None:
     high = max(high, ylim[1])
   ax.set_ylim(low, high)
-  if scale == 'linear' and low < 0 < high:
+  if scale == 'linear' and (values < 0).any() and high > 0:
     ax.axhline(0, color=COLORS['muted'], linewidth=1)
   ax.grid(axis='y', color=COLORS['line'], linewidth=1)
   ax.set_axisbelow(True)

@@ -83,6 +83,12 @@ def test_colours_diverge_from_the_ground_and_what_is_missing_says_so():
   assert '&lt;b&gt;' in svg and 'aria-label="x &quot;&amp;"' in svg
 
 
+def test_small_values_have_a_place_more_where_it_fits():
+  values = np.array([[np.nan, -0.0046], [-0.0046, np.nan]])
+  assert heatmap.matrix(values, ['a', 'b'], limit=0.05, alt='x').count('>−0.005<') == 2
+  assert heatmap.matrix(values, ['a', 'b'], limit=0.1, alt='x').count('>0.00<') == 2      # no −0.00
+
+
 def test_limits_are_round():
   assert heatmap.nice_limit([0.01, -0.03]) == 0.05
   assert heatmap.nice_limit([-0.16, math.nan]) == 0.2
