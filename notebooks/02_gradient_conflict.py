@@ -147,7 +147,7 @@ histories, tests = {}, {}
 for name, method in {'mean': dict(name='cagrad', c=0.0), 'MGDA': dict(name='mgda')}.items():
   config = conflict.get_config()
   config.aggregator = method
-  config.steps, config.log_every, config.eval_every, config.checkpoint_every = 300, 10, 300, 300
+  config.steps, config.log_every, config.eval_every, config.checkpoint_every = 200, 10, 200, 200
   workdir = pathlib.Path(tempfile.mkdtemp())
   run = mtjax.experiment.build(config, workdir)
   state, _ = run.train(run.init())

@@ -5,7 +5,7 @@ python -m mtjax.train --config=experiments/sentiment/conflict.py --workdir=runs/
 Every domain has rows of its own, so all four gradients take no more products than their sum (plan 'disjoint').
 Expected: test Pearson correlation tweets .49, amazon .26, movies .16, nyt .02 (seed 0; plain sum .48, .26, .16, .01).
 Half of the pairs of gradients conflict, as those at right angles do by chance (mean cosines within ±.01); the longest
-is six times the shortest. About 14 minutes on one busy CPU core; experiments/results/sentiment_upgrad.json.
+of a step is six times the shortest. About 14 minutes on one busy CPU core; experiments/results/sentiment_upgrad.json.
 """
 from experiments.common import parse_arg
 from experiments.sentiment import domains
