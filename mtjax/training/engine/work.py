@@ -115,8 +115,8 @@ class Work:
     """What a plan costs on this batch."""
     if plan != 'disjoint':
       return cost.predict(self.graph, self._leaves, plan, self.forms)
-    parts = [cost.predict(graph, self._leaves, 'losses', {}) for graph, _ in self._pieces]
-    return cost.of_rows(sum(part.flops for part in parts), self.graph, self._leaves)
+    share = sum(_num_rows(piece) for piece, _ in self._split(self._batch)) / _num_rows(self._batch)
+    return cost.of_rows(share * self.cost('losses').flops, self.graph, self._leaves)
 
   @functools.cached_property
   def forms(self) -> Mapping[str, str]:
@@ -406,6 +406,12 @@ class Work:
       return lambda path: True
     chosen = tree.select(self._options.layers, {path: self._leaves[path] for path in self.graph.shared})
     return chosen.__getitem__
+
+
+def _num_rows(batch: Any) -> int:
+  """Rows of a batch {stream: {column: array}}, or of any other by its first array."""
+  streams = batch.values() if isinstance(batch, Mapping) else [batch]
+  return sum(len(jax.tree.leaves(columns)[0]) for columns in streams)
 
 
 def _scaled(jac: Leaves, factor: jax.Array) -> Leaves:
