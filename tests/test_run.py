@@ -51,13 +51,9 @@ def test_six_lines_in_a_notebook():
   assert test['eval/loss'] == pytest.approx(test['eval/digit/loss'] + 0.1 * test['eval/ink/loss'], rel=1e-5)
 
 
-@pytest.mark.parametrize('stop, fields', [
-  (2, dict(ema=0.9)), (6, dict(ema=0.9)), (11, dict(ema=0.9)),
-  (5, dict(aggregator=dict(name='pcgrad'))), (5, dict(aggregator=dict(name='famo'), gradients=dict(max_bad=0))),
-  (7, dict(aggregator=dict(name='nash_mtl'), gradients=dict(ema=0.5, every_k=2))),
-], ids=str)
-def test_a_stopped_run_ends_as_an_uninterrupted_one(stop, fields, tmp_path, monkeypatch):
-  config = toy.config(**fields)
+@pytest.mark.parametrize('stop', [2, 6, 11])
+def test_a_stopped_run_ends_as_an_uninterrupted_one(stop, tmp_path, monkeypatch):
+  config = toy.config(ema=0.9)
   _, whole, _ = train(config, tmp_path / 'whole')
   with monkeypatch.context() as patch:
     StopAfter.steps = stop
