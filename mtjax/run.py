@@ -76,6 +76,8 @@ class Run:
     if self.workdir is not None and jax.process_index() == 0:
       writer = MetricWriter(self.workdir, tensorboard=self.config['tensorboard'], resume_step=int(state.step))
     try:
+      if self.workdir is not None and self._engines:
+        self._record(gradients=self._engines)
       state, metrics, self.stopped = train(
         state, self.stages, self.settings, task_names=list(self.objective.tasks), mesh=self.mesh, writer=writer,
         checkpoints=self.checkpoints, data_state=self._data_state)
@@ -169,11 +171,7 @@ class Run:
     parameters = tree.table(shapes, {'trained': lambda path, _: 'yes' if trainable[path] else 'no'})
     learnt, _ = tree.partition(shapes, trainable)
     totals = f'{tree.count(shapes):,} parameters, {tree.count(learnt):,} trained'
-    engines = []
-    for stage in self.stages:
-      if stage.engine is not None:
-        example = {name: stream.train_batch(0) for name, stream in stage.streams.items()}
-        engines.append(f'stage {stage.name}: {stage.engine.describe(shapes, example)}')
+    engines = [f'stage {name}: {facts["description"]}' for name, facts in self._engines.items()]
     return '\n\n'.join([*(s.describe() for s in self.streams.values()), tasks, parameters, totals, *engines])
 
   @functools.cached_property
@@ -187,6 +185,16 @@ class Run:
   def predictor(self) -> Predictor:
     """Outputs per task, decoded."""
     return Predictor(self.objective, self.streams, self.mesh)
+
+  @functools.cached_property
+  def _engines(self) -> dict[str, dict[str, str]]:
+    """{stage: facts of its gradient engine}, of the stages that have one."""
+    shapes, found = self._abstract_fn(0).params, {}
+    for stage in self.stages:
+      if stage.engine is not None:
+        example = {name: stream.train_batch(0) for name, stream in stage.streams.items()}
+        found[stage.name] = stage.engine.facts(shapes, example)
+    return found
 
   def _abstract(self, meta: Mapping[str, Any]) -> TrainState:
     shapes = self._abstract_fn(meta['stage'])

@@ -5,10 +5,14 @@ import re
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import toy
 
+import mtjax.optim
 from mtjax import experiment, prediction_io
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -140,3 +144,15 @@ def test_the_readme_example_runs():
   exec(compile(code, 'README.md', 'exec'), names)
   assert names['outputs']['left']['probabilities'].shape == (2, 10)
   assert set(names['test']) >= {'eval/left/accuracy', 'eval/right/accuracy'}
+
+
+def test_the_readme_on_conflict_runs():
+  readme = (ROOT / 'README.md').read_text(encoding='utf-8')
+  config = toy.config()
+  exec(re.search(r'```python\n(config\.aggregator.*?)```', readme, re.S).group(1), {'config': config})
+  engine = experiment.build(config).stages[0].engine
+  assert engine.aggregator.name == 'upgrad' and engine.options.every_k == 4
+  names = {'mtjax': mtjax, 'optax': optax, 'jax': jax, 'params': jnp.array([1.0, 2.0]),
+           'losses': lambda x: jnp.stack([jnp.sum(x**2), jnp.sum((x - 3) ** 2)])}
+  exec(re.search(r'```python\n(tx = .*?)```', readme, re.S).group(1), names)
+  assert names['updates'].shape == (2,) and np.isfinite(names['updates']).all()

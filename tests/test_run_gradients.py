@@ -25,7 +25,11 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize('name', METHODS)
+SLOW = ('moco', 'graddrop', 'mgda_ub', 'looksam')
+
+
+@pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+                                  for name in METHODS])
 def test_a_stopped_run_ends_as_an_uninterrupted_one_and_compiles_once(name, tmp_path, monkeypatch):
   config = toy.config(**METHODS[name])
   run, whole, metrics = train(config, tmp_path / 'whole')

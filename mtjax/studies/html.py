@@ -201,6 +201,9 @@ nav a { text-decoration: none; white-space: nowrap; }
 .score span { display: inline-block; margin-right: .8em; }
 .panels { display: grid; gap: 4px 20px; grid-template-columns: repeat(auto-fit, minmax(min(100%, var(--min)), 1fr)); }
 figure { margin: 0; min-width: 0; } figure svg { display: block; width: 100%; height: auto; }
+.legend { display: flex; flex-wrap: wrap; align-items: center; gap: 2px 14px; margin: 2px 0 6px; font-size: 13px; }
+.legend span { display: inline-flex; align-items: center; gap: 6px; overflow-wrap: anywhere; min-width: 0; }
+figure .legend svg { width: auto; flex: none; } .caption { font-size: 13.5px; margin: 0 0 6px; }
 figure svg text { font-family: var(--sans) !important; }
 .facts { display: flex; flex-wrap: wrap; gap: 10px 32px; margin: 14px 0 0; }
 .facts div { min-width: 0; } dt { font-size: 13px; color: var(--muted); }

@@ -8,7 +8,7 @@ import io
 import math
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from mtjax.studies import html
 COLORS = {'blue': '#0072b2', 'vermilion': '#d55e00', 'green': '#009e73', 'purple': '#cc79a7', 'orange': '#e69f00',
           'sky': '#56b4e9', 'ink': '#1d232b', 'muted': '#5b6572', 'line': '#dde1e6'}
 ROUND = (1, 2, 2.5, 5, 10)  # ticks at multiples of these
+_DASHES = {'-': None, '--': '6 3', ':': '2 3', '-.': '8 3 2 3'}  # as in a legend outside of a panel
 LOWER_IS_BETTER = ('loss', 'error', 'mse', 'mae', 'rmse', 'ece', 'nll', 'brier', 'perplexity')
 
 
@@ -38,6 +39,17 @@ class Line(NamedTuple):
   color: str = 'blue'
   dash: str = '-'
   marker: str = ''
+
+  @classmethod
+  def of(cls, label: str, series: Mapping[int, float], *look: str) -> 'Line':
+    """The line of {step: value}; `look` is color, dash, marker."""
+    return cls(label, list(series), list(series.values()), *look)
+
+
+def looks(number: int) -> list[tuple[str, str]]:
+  """`number` pairs (color, dash), the first 24 of them different; neighbours differ in both."""
+  hues, dashes = ('blue', 'vermilion', 'green', 'purple', 'orange', 'sky'), tuple(_DASHES)
+  return [(hues[i % 6], dashes[(i + i // 12) % 4]) for i in range(number)]
 
 
 def higher_is_better(metric: str) -> bool:
@@ -62,31 +74,49 @@ def thin(steps: Sequence[float], values: Sequence[float], limit: int = 400) -> t
   return np.add.reduceat(steps, starts) / np.diff(np.append(starts, len(steps))), means
 
 
-def panel(lines: Sequence[Line], *, xlim: tuple[float, float], size: tuple[int, int], alt: str) -> html.Safe:
+def panel(lines: Sequence[Line], *, xlim: tuple[float, float], size: tuple[int, int], alt: str, scale: str = 'auto',
+          ylim: tuple[float | None, float | None] = (None, None), key: bool = True) -> html.Safe:
   """One small plot over steps with its legend above it.
 
-  Margins are fixed, so that panels of one size line up. The y axis of losses is logarithmic where they span more
-  than a factor of 50.
+  Margins are fixed, so that panels of one size line up.
 
   Args:
     lines: what to draw.
     xlim: the first and the last step; give all panels of a page the same.
     size: width and height in CSS pixels at scale 1.
     alt: what it shows, in words.
+    scale: of the y axis, 'linear' or 'log'; 'auto' is log for losses that span more than a factor of 50.
+    ylim: the y axis begins at the first, unless there is less, and reaches the second; None = as the values say.
+    key: whether the legend is part of it; see `legend`.
   """
   import_matplotlib()
   import matplotlib
   from matplotlib import figure
 
   width, height = size
+  above, below = 34 if key else 8, 24
   with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': alt, 'font.size': 11, 'font.family': 'sans-serif',
                               'axes.unicode_minus': True, 'path.simplify': True}):
     fig = figure.Figure(figsize=(width / 72, height / 72))  # 1 pt of the SVG = 1 px of the page
-    ax = fig.add_axes((46 / width, 24 / height, 1 - 58 / width, 1 - 58 / height))
+    ax = fig.add_axes((46 / width, below / height, 1 - 58 / width, 1 - (above + below) / height))
     for line in lines:
       _draw(ax, line)
-    _dress(ax, lines, xlim, size)
+    _dress(ax, lines, xlim, size, scale, ylim)
+    if key:
+      ax.legend(loc='lower left', bbox_to_anchor=(-30 / width, 1 + 8 / (height - 58)), ncols=9, frameon=False,
+                borderaxespad=0.2, borderpad=0.2, handlelength=1.7, handletextpad=0.5, columnspacing=1.2,
+                labelcolor=COLORS['ink'])
     return _svg(fig, alt)
+
+
+def legend(lines: Sequence[Line]) -> html.Safe:
+  """The legend of a panel, beside it on the page: of any number of lines, with names of any length."""
+  def swatch(line):
+    stroke = html.tag('line', x1=1, y1=5, x2=25, y2=5, stroke=f'var(--{line.color}, {COLORS[line.color]})',
+                      stroke_width=2.2, stroke_dasharray=_DASHES.get(line.dash))
+    return html.tag('svg', stroke, viewBox='0 0 26 10', width=26, height=10, aria_hidden='true')
+  return html.tag('div', [html.tag('span', swatch(line), html.tag('span', html.name(line.label))) for line in lines],
+                  class_='legend')
 
 
 def import_matplotlib() -> None:
@@ -114,33 +144,45 @@ def _draw(ax, line: Line) -> None:
             transform=ax.get_xaxis_transform(), label='not finite')
 
 
-def _dress(ax, lines: Sequence[Line], xlim: tuple[float, float], size: tuple[int, int]) -> None:
+def _dress(ax, lines: Sequence[Line], xlim: tuple[float, float], size: tuple[int, int], scale: str,
+           ylim: tuple[float | None, float | None]) -> None:
   from matplotlib import ticker
 
-  width, height = size
   values = np.concatenate([np.asarray(line.values, float) for line in lines])
   values = values[np.isfinite(values)]
-  losses = not any(higher_is_better(line.label) for line in lines)
-  if losses and len(values) and values.min() > 0 and values.max() > 50 * values.min():
-    ax.set_yscale('log')
-    ax.yaxis.set_major_locator(ticker.LogLocator(numticks=4))
+  positive = values[values > 0]
+  if scale == 'auto':
+    losses = not any(higher_is_better(line.label) for line in lines)
+    wide = len(values) and len(positive) == len(values) and values.max() > 50 * values.min()
+    scale = 'log' if losses and wide else 'linear'
+  if scale == 'log' and len(positive):
+    ax.set_yscale('log', nonpositive='mask')
+    span = positive.max() / positive.min()
+    ax.yaxis.set_major_locator(
+      ticker.MaxNLocator(4, steps=ROUND) if span < 5 else
+      ticker.LogLocator(subs=(1, 2, 5) if span < 30 else (1,), numticks=4))
     ax.yaxis.set_minor_locator(ticker.NullLocator())
   else:
     ax.yaxis.set_major_locator(ticker.MaxNLocator(4, steps=ROUND))
   ax.yaxis.set_major_formatter(ticker.FuncFormatter(lambda y, _: f'{y:.4g}'.replace('-', '−')))
-  ax.xaxis.set_major_locator(ticker.MaxNLocator(4 if width < 400 else 6, steps=ROUND, integer=True))
+  ax.xaxis.set_major_locator(ticker.MaxNLocator(4 if size[0] < 400 else 6, steps=ROUND, integer=True))
   ax.xaxis.set_major_formatter(ticker.EngFormatter(sep=''))
   ax.set_xlim(*xlim)
   ax.margins(y=0.08)
+  low, high = ax.get_ylim()
+  if len(values) and ylim[0] is not None and values.min() >= ylim[0]:
+    low, high = ylim[0], values.max() + 0.08 * (values.max() - ylim[0])
+  if ylim[1] is not None:
+    high = max(high, ylim[1])
+  ax.set_ylim(low, high)
+  if scale == 'linear' and (values < 0).any() and high > 0:
+    ax.axhline(0, color=COLORS['muted'], linewidth=1)
   ax.grid(axis='y', color=COLORS['line'], linewidth=1)
   ax.set_axisbelow(True)
   ax.tick_params(colors=COLORS['muted'], length=0, pad=5)
   for side, spine in ax.spines.items():
     spine.set_visible(side == 'bottom')
     spine.set_color(COLORS['line'])
-  ax.legend(loc='lower left', bbox_to_anchor=(-30 / width, 1 + 8 / (height - 58)), ncols=9, frameon=False,
-            borderaxespad=0.2, borderpad=0.2, handlelength=1.7, handletextpad=0.5, columnspacing=1.2,
-            labelcolor=COLORS['ink'])
 
 
 def _svg(fig, alt: str) -> html.Safe:

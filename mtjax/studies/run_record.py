@@ -2,7 +2,8 @@
 
     config.json     the config, nested
     run.json        {"command", "started", "versions", "device", "parameters", "trainable", "seconds", "status",
-                    "message"}; status is 'finished', 'stopped', 'running' or 'failed'
+                    "message", "gradients"}; status is 'finished', 'stopped', 'running' or 'failed'; "gradients" is
+                    {stage: {"method", "needs", "plan", "description"}} of the stages with an aggregator
     data.json       {stream: {"source", "version", "splits": {split: {"rows", "fingerprint"}}}}
     metrics.jsonl   see mtjax.training.writers
     samples.json    {task: {"kind", "rows": [{"input", "label", "prediction", "detail", "correct"}]}}, where "input" is
@@ -62,10 +63,18 @@ class Record:
     return sorted(found, key=lambda name: name == 'loss')
 
   def run_wide(self) -> list[str]:
-    """The names on training lines that belong to no task."""
-    prefixes = tuple(f'train/{task}/' for task in self.tasks)
+    """The names on training lines that belong to no task and not to `gradients`."""
+    prefixes = ('gradients/', *(f'train/{task}/' for task in self.tasks))
+    return [key for key in self._training_names if not key.startswith(prefixes)]
+
+  def gradients(self) -> list[str]:
+    """The names on training lines under 'gradients/', without it: what the gradient engine says of conflict."""
+    return [key.removeprefix('gradients/') for key in self._training_names if key.startswith('gradients/')]
+
+  @functools.cached_property
+  def _training_names(self) -> list[str]:
     return list(dict.fromkeys(key for line in self.metrics if line.get('split') == 'train' for key in line
-                              if key not in ('step', 'split') and not key.startswith(prefixes or ('\0',))))
+                              if key not in ('step', 'split')))
 
   @functools.cached_property
   def last_step(self) -> int:

@@ -12,13 +12,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtjax.studies import html, plots
+from mtjax.studies import conflict, html, plots
 from mtjax.studies import samples as samples_page
+from mtjax.studies.figures import curve_table
 from mtjax.studies.run_record import Record, Score
 
 encode_image = html.encode_image
-
-MAX_ROWS = 60  # of the table under a figure
 
 _STATUS = {
   'finished': ('✓', 'Finished'),
@@ -55,8 +54,8 @@ def write_run_report(workdir: str | os.PathLike, *, samples: Mapping[str, Any] |
 
 def render(record: Record) -> str:
   """The page."""
-  sections = [_results(record), _curves(record), _samples(record), _training(record), _data(record), _config(record),
-              _environment(record)]
+  sections = [_results(record), _curves(record), conflict.section(record), _samples(record), _training(record),
+              _data(record), _config(record), _environment(record)]
   shown = [(anchor, title, body) for anchor, title, body in sections if body]
   name = _name(record)
   return html.page(
@@ -176,14 +175,14 @@ def _task_figure(record: Record, task: str, size: tuple[int, int]) -> html.Safe:
   def series(split, metric):
     return record.series(split, f'{"train" if split == "train" else "eval"}/{task}/{metric}')
   losses = [
-    _line('train loss', series('train', 'loss'), 'blue'),
-    _line('validation loss', series('validation', 'loss'), 'vermilion', '--', 'o'),
+    plots.Line.of('train loss', series('train', 'loss'), 'blue'),
+    plots.Line.of('validation loss', series('validation', 'loss'), 'vermilion', '--', 'o'),
   ]
   names = [name for name in record.names(task) if name != 'loss'][:1 if size[0] < 400 else 3]
   looks = [('vermilion', '-', 'o'), ('green', '--', '^'), ('purple', ':', 's')]
-  scores = [_line(name, series('validation', name), *look) for name, look in zip(names, looks)
+  scores = [plots.Line.of(name, series('validation', name), *look) for name, look in zip(names, looks)
             if name == names[0] or plots.higher_is_better(name) == plots.higher_is_better(names[0])]
-  scores += [_line('test', series('test', name), 'ink', '', 'D') for name in names[:1]]
+  scores += [plots.Line.of('test', series('test', name), 'ink', '', 'D') for name in names[:1]]
   panels = [[line for line in lines if len(line.steps)] for lines in (losses, scores)]
   columns = [line._replace(label=f'test {names[0]}' if line.label == 'test' else line.label)
              for lines in panels for line in lines]
@@ -191,34 +190,17 @@ def _task_figure(record: Record, task: str, size: tuple[int, int]) -> html.Safe:
                       alt=f'{task}: {", ".join(line.label for line in lines)} over steps') for lines in panels if lines]
   # Where two panels fit at three quarters of their size, they stand side by side.
   svgs = html.tag('div', svgs, class_='panels', style=f'--min: {size[0] * 3 // 4}px')
-  return html.tag('figure', html.tag('h3', html.name(task)), svgs, _curve_table(columns), class_='card')
-
-
-def _line(label: str, series: Mapping[int, float], *look: str) -> plots.Line:
-  return plots.Line(label, list(series), list(series.values()), *look)
-
-
-def _curve_table(lines: Sequence[plots.Line]) -> html.Safe:
-  """The numbers of a figure; of a long run evenly spread steps, and all at which anything but training was measured."""
-  steps = sorted({step for line in lines for step in line.steps})
-  rare = {step for line in lines for step in line.steps if len(line.steps) <= MAX_ROWS // 2}
-  stride = math.ceil(len(steps) / MAX_ROWS) if steps else 1
-  shown = [step for i, step in enumerate(steps) if i % stride == 0 or step in rare or step == steps[-1]]
-  columns = [dict(zip(line.steps, line.values)) for line in lines]
-  rows = [[html.number(step), *(html.number(column[step]) if step in column else '' for column in columns)]
-          for step in shown]
-  summary = 'Numbers' if len(shown) == len(steps) else f'Numbers ({len(shown)} of {len(steps):,} steps)'
-  return html.details(summary, html.table(['step', *(line.label for line in lines)], rows, text_columns=0))
+  return html.tag('figure', html.tag('h3', html.name(task)), svgs, curve_table(columns), class_='card')
 
 
 def _training(record: Record) -> tuple[str, str, Any]:
   names = record.run_wide()
   labels = [re.sub('^(train|time)/', '', name).replace('_', ' ') for name in names]
-  lines = [_line(label, record.series('train', name), 'blue') for label, name in zip(labels, names)]
+  lines = [plots.Line.of(label, record.series('train', name), 'blue') for label, name in zip(labels, names)]
   lines = [line for line in lines if line.steps]
   figures = [
     html.tag('figure', plots.panel([line], xlim=(0, max(record.last_step, 1)), size=(340, 150),
-                                   alt=f'{line.label} over steps'), _curve_table([line]), class_='card')
+                                   alt=f'{line.label} over steps'), curve_table([line]), class_='card')
     for line in lines]
   speeds = {}
   for line in lines:

@@ -190,13 +190,21 @@ class Engine:
     Args:
       params, batch: arrays or their shapes.
     """
+    return self.facts(params, batch)['description']
+
+  def facts(self, params: Params, batch: Any) -> dict[str, str]:
+    """What a run's record keeps: 'method', what it 'needs', the 'plan' that runs, and the 'description'.
+
+    Args:
+      params, batch: arrays or their shapes.
+    """
     learnt, frozen = self._split(params)
-    leaves = tree.flatten(learnt)
-    text = self._work(leaves, frozen, batch, jax.random.key(0), 0).describe(self.aggregator, self.names)
-    if self.sharpness is None:
-      return text
-    return text + ('\nSharpness-aware: a second Jacobian at a point of its own for each task.'
-                   if isinstance(self.sharpness, FTL) else '\nSharpness-aware: a second gradient at a perturbed point.')
+    work = self._work(tree.flatten(learnt), frozen, batch, jax.random.key(0), 0)
+    text = work.describe(self.aggregator, self.names)
+    if self.sharpness is not None:
+      text += ('\nSharpness-aware: a second Jacobian, at a point of its own for each task.'
+               if isinstance(self.sharpness, FTL) else '\nSharpness-aware: a second gradient at a perturbed point.')
+    return {'method': self.aggregator.name, 'needs': self.aggregator.needs, 'plan': work.plan, 'description': text}
 
   # --- the parts of a step
 

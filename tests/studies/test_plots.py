@@ -44,3 +44,36 @@ def test_missing_matplotlib_names_the_extra(monkeypatch):
   monkeypatch.setitem(sys.modules, 'matplotlib', None)
   with pytest.raises(ImportError, match=r"pip install 'mtjax\[report\]'"):
     plots.panel([plots.Line('loss', [0], [1.0])], xlim=(0, 1), size=(340, 150), alt='x')
+
+
+def test_looks_differ():
+  looks = plots.looks(24)
+  assert len(set(looks)) == 24 and plots.looks(2) == looks[:2]
+  assert all(a[0] != b[0] and a[1] != b[1] for a, b in zip(looks, looks[1:12]))
+
+
+def ticks(svg):
+  """Numbers that stand at the axes."""
+  return [float(text.replace('−', '-')) for text in re.findall(r'>([−0-9.]+)</text>', svg)]
+
+
+def test_axes_by_wish():
+  pytest.importorskip('matplotlib')
+  kwargs = dict(xlim=(0, 3), size=(340, 150), alt='x', key=False)
+  share = plots.panel([plots.Line('share', [0, 3], [0.4, 0.5])], ylim=(0, 1), **kwargs)
+  assert {0.0, 1.0} <= set(ticks(share)) and 'share' not in share  # no legend
+  norms = plots.panel([plots.Line('norm', [1, 2, 3], [0.0, 0.01, 9.0])], scale='log', **kwargs)  # 0 has no logarithm
+  assert {0.01, 0.1, 1.0} <= set(ticks(norms)) and 'not finite' not in norms
+  near = plots.panel([plots.Line('norm', [1, 2], [1.1, 1.6])], scale='log', **kwargs)             # within a decade
+  assert len([tick for tick in ticks(near) if 1.1 <= tick <= 1.6 and tick % 1]) >= 2
+  zeros = plots.panel([plots.Line('norm', [1, 2], [0.0, 0.0])], scale='log', **kwargs)
+  assert zeros.startswith('<svg')
+  below = plots.panel([plots.Line('progress', [1, 2], [-1.5, 1.5])], ylim=(0, None), **kwargs)
+  assert -1.0 in ticks(below)
+
+
+def test_a_legend_beside_a_panel():
+  lines = [plots.Line('a_<b>', [0], [1.0], *look) for look in plots.looks(3)]
+  legend = plots.legend(lines)
+  assert legend.count('<line') == 3 and legend.count('a_<wbr>&lt;b&gt;') == 3
+  assert 'var(--blue, #0072b2)' in legend and legend.count('stroke-dasharray') == 2

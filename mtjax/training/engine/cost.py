@@ -137,6 +137,21 @@ def _count(eqns: Sequence[Any], leaf_of: Mapping[Any, str], live: set[Any] | Non
   return forward, activations
 
 
+def share_of_convolutions(graph: Graph) -> float:
+  """The part of the trunk's forward products that are convolutions."""
+  total = {True: 0.0, False: 0.0}
+
+  def add(eqns, times):
+    for eqn in eqns:
+      total[eqn.primitive.name == 'conv_general_dilated'] += times * product_flops(eqn)
+      turns = eqn.params['length'] if eqn.primitive.name == 'scan' else 1
+      for inner in _nested(eqn):
+        add(inner.eqns, times * turns)
+
+  add(graph.trunk.eqns, 1)
+  return total[True] / max(sum(total.values()), 1.0)
+
+
 def product_flops(eqn: Any) -> float:
   """2 x multiplications of a matrix product or convolution; 0 of anything else."""
   name = eqn.primitive.name

@@ -20,7 +20,8 @@ class Options:
     ema: decay of a moving average of the Gramian, 0 = none.
     group: tasks whose averaged cosine exceeds this are merged into one row before the solver; None = none are.
     sketch: number of random directions from which the Gramian is estimated; 0 = it is exact.
-    chunk: tasks passed backward at a time; None = one on a CPU, all elsewhere.
+    chunk: tasks passed backward at a time; 0 = one at a time, each written out in the program, since a CPU is slow at
+      convolutions within loops. None = all, but on a CPU 1, or 0 where convolutions prevail.
     accumulate: micro-batches a step.
     max_bad: steps at which one task's gradient may be not finite (it is masked then) before the run stops.
   """
@@ -44,8 +45,8 @@ class Options:
       value = getattr(self, field)
       if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise ValueError(f"'gradients.{field}' must be a whole number >= {low}, got {value!r}.")
-    if self.chunk is not None and (not isinstance(self.chunk, int) or self.chunk < 1):
-      raise ValueError(f"'gradients.chunk' must be None or a whole number >= 1, got {self.chunk!r}.")
+    if self.chunk is not None and (not isinstance(self.chunk, int) or self.chunk < 0):
+      raise ValueError(f"'gradients.chunk' must be None or a whole number >= 0, got {self.chunk!r}.")
     for field, inside, text in (('sub_batch', lambda x: 0 < x <= 1, 'in (0, 1]'),
                                 ('ema', lambda x: 0 <= x < 1, 'in [0, 1)'),
                                 ('group', lambda x: x is None or -1 < x < 1, 'None or in (-1, 1)')):

@@ -211,8 +211,17 @@ def trunk_vjp(graph: Graph, env: Mapping[Any, Any], leaves: Leaves):
 
 
 def pull_all(pullback: Any, cotangents: Any, chunk: int) -> Any:
-  """The pullback of every row of `cotangents` (leaves [T, …]), `chunk` rows at a time, stacked."""
+  """The pullback of every row of `cotangents` (leaves [T, …]), stacked.
+
+  Args:
+    pullback: of `jax.vjp`.
+    cotangents: a tree.
+    chunk: rows at a time; 0 = one at a time, written out rather than as a loop.
+  """
   num_tasks = jax.tree.leaves(cotangents)[0].shape[0] if jax.tree.leaves(cotangents) else 0
+  if chunk == 0:
+    rows = [pullback(jax.tree.map(lambda x, t=t: x[t], cotangents)) for t in range(num_tasks)]
+    return jax.tree.map(lambda *xs: jnp.stack(xs), *rows)
   if chunk >= num_tasks:
     return jax.vmap(pullback)(cotangents)
   return jax.lax.map(pullback, cotangents, batch_size=chunk if chunk > 1 else None)

@@ -66,7 +66,9 @@ class Work:
     self._rng, self._step, self._options, self._needs = rng, step, options, aggregator.needs
     self._double, self._split, self._sinks_objective = aggregator.double_sampling, split, sinks_objective
     self.graph, self._inputs = self._trace(batch)
-    self._chunk = options.chunk or (1 if jax.default_backend() == 'cpu' else self.graph.num_tasks)
+    self._no_loops = jax.default_backend() == 'cpu' and cost.share_of_convolutions(self.graph) > 0.1
+    best = self.graph.num_tasks if jax.default_backend() != 'cpu' else 0 if self._no_loops else 1
+    self._chunk = best if options.chunk is None else options.chunk
 
   @property
   def owner(self) -> Mapping[str, int]:
@@ -113,8 +115,8 @@ class Work:
     """What a plan costs on this batch."""
     if plan != 'disjoint':
       return cost.predict(self.graph, self._leaves, plan, self.forms)
-    parts = [cost.predict(graph, self._leaves, 'losses', {}) for graph, _ in self._pieces]
-    return cost.of_rows(sum(part.flops for part in parts), self.graph, self._leaves)
+    share = sum(_num_rows(piece) for piece, _ in self._split(self._batch)) / _num_rows(self._batch)
+    return cost.of_rows(share * self.cost('losses').flops, self.graph, self._leaves)
 
   @functools.cached_property
   def forms(self) -> Mapping[str, str]:
@@ -157,6 +159,8 @@ class Work:
              + (f'; {", ".join(options)}' if options else ''), tree.align(rows),
              f'{len(self.graph.shared)} shared parameters hold {shared:,} numbers, {len(self.graph.owned)} task-owned '
              f'ones {owned:,}.']
+    if self._no_loops and self._options.every_k > 1:
+      lines.append('Mind that on a CPU convolutions are slow within the conditional that every_k takes.')
     if self.plan in ('tape', 'probe'):
       lines.append(f'Gramian of {inner} parameters by inner products, of {len(self.forms) - inner} by gradients.')
     return '\n'.join(lines)
@@ -258,13 +262,16 @@ class Work:
         return jax.tree.map(jnp.add, total, q), jac
       return turn
 
+    def run(batch, total, tasks):
+      return jax.lax.scan(one(batch), total, jnp.array(tasks), unroll=len(tasks) if self._no_loops else 1)
+
     zero = jax.tree.map(jnp.zeros_like, heads)
     if not self._apart:
-      q, jac = jax.lax.scan(one(self._batch), zero, jnp.arange(self.graph.num_tasks))
+      q, jac = run(self._batch, zero, range(self.graph.num_tasks))
       return jac, q
     stacks, order, total = [], [], zero
     for (piece, _), (graph, _) in zip(self._split(self._batch), self._pieces):
-      total, jac = jax.lax.scan(one(piece), total, jnp.array(graph.present))
+      total, jac = run(piece, total, graph.present)
       stacks.append(jac)
       order.extend(graph.present)
     place = jnp.array([order.index(t) for t in range(len(order))])
@@ -293,8 +300,11 @@ class Work:
   @functools.cached_property
   def _sunk(self) -> Sequence[int] | None:
     """The task of each piece, where the objective can keep the pieces' gradients apart by sinks; else None."""
-    alone = self._apart and all(len(graph.present) == 1 for graph, _ in self._pieces)
-    if not alone or self._sinks_objective is None or not all(p.startswith('encoder/') for p in self.graph.shared):
+    if self._sinks_objective is None or self._no_loops or not self._apart:  # grouped convolutions are slow there, too
+      return None
+    if any(len(graph.present) > 1 for graph, _ in self._pieces):
+      return None
+    if not all(path.startswith('encoder/') for path in self.graph.shared):
       return None
     return [graph.present[0] for graph, _ in self._pieces]
 
@@ -370,7 +380,7 @@ class Work:
     def body(total, part):
       return jax.tree.map(jnp.add, total, fn(*part)), None
 
-    return jax.lax.scan(body, zero, (parts, jnp.arange(num)))[0]
+    return jax.lax.scan(body, zero, (parts, jnp.arange(num)), unroll=num if self._no_loops else 1)[0]
 
   # --- tracing
 
@@ -396,6 +406,12 @@ class Work:
       return lambda path: True
     chosen = tree.select(self._options.layers, {path: self._leaves[path] for path in self.graph.shared})
     return chosen.__getitem__
+
+
+def _num_rows(batch: Any) -> int:
+  """Rows of a batch {stream: {column: array}}, or of any other by its first array."""
+  streams = batch.values() if isinstance(batch, Mapping) else [batch]
+  return sum(len(jax.tree.leaves(columns)[0]) for columns in streams)
 
 
 def _scaled(jac: Leaves, factor: jax.Array) -> Leaves:
