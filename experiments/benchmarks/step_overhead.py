@@ -28,8 +28,8 @@ from experiments.multimnist import joint
 from mtjax import experiment
 from mtjax.training import loop
 
-_STEPS = flags.DEFINE_integer('steps', 200, 'Steps a round.')
-_ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds, alternating.')
+_STEPS = flags.DEFINE_integer('steps', 600, 'Steps a round.')
+_ROUNDS = flags.DEFINE_integer('rounds', 9, 'Rounds, alternating.')
 _OUTPUT = flags.DEFINE_string('output', None, 'JSON file for the result.')
 _ONLY = flags.DEFINE_enum('only', None, ['bare', 'mtjax'], 'Run one of the two, print its peak memory (used inside).')
 
