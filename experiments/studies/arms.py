@@ -4,7 +4,7 @@ Left out: a learnt rotation for RotoGrad (its lengths alone are here), and varia
 and the trimmed mean need four and three tasks. CR-MOGM wraps MGDA.
 """
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import mtjax.optim
 from experiments.studies import rules
@@ -26,6 +26,8 @@ class Arm:
     validation: whether it looks at validation batches during training.
     draws: random loss weights tried at the chosen learning rate, per learning rate in the grid.
     least_tasks: it needs so many.
+    watch: what is recorded before every tenth step; see `Trainer`.
+    versus: {role: the arm it is compared with}.
   """
 
   name: str
@@ -34,6 +36,8 @@ class Arm:
   validation: bool = False
   draws: int = 0
   least_tasks: int = 2
+  watch: Callable | None = None
+  versus: Mapping[str, str] = dataclasses.field(default_factory=lambda: {'sum': BASELINE, 'searched weights': SEARCHED})
 
 
 def of(name: str, kind: str, *, clip: float | None = None, validation: bool = False, label: str | None = None,
@@ -141,6 +145,7 @@ ARMS: dict[str, Arm] = {arm.name: arm for arm in (
 )}
 
 
-def arms_of(bed: Bed) -> dict[str, Arm]:
-  """Those that can train a bed."""
-  return {name: arm for name, arm in ARMS.items() if bed.num_tasks >= arm.least_tasks}
+def methods(bed: Bed) -> dict[str, Arm]:
+  """Those that can train a bed; where the learning rate is tuned on few seeds, without the longest search."""
+  return {name: arm for name, arm in ARMS.items()
+          if bed.num_tasks >= arm.least_tasks and (bed.tune_seeds is None or arm.draws <= 1)}

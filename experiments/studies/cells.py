@@ -65,7 +65,7 @@ class Study:
   def cell(self, path: str, settings: Mapping[str, Any], fn: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """A cell: as stored if it finished under the same settings, else computed now; see `compute`."""
     folder = self.workdir / 'smoke' / 'cells' if self.smoke else self.workdir
-    return compute(folder / self.name / path, settings, fn)
+    return compute(folder / path, settings, fn)
 
   def provenance(self, num_seeds: int) -> dict[str, Any]:
     """Command, commit, versions, device and warnings of a result file."""
