@@ -48,7 +48,7 @@ CALLS = 3  # timed calls a round
 ROWS = {'mlp': 128, 'vit': 16}
 EXACT = {'tape': dict(plan='tape'), 'probe': dict(plan='probe'), 'jacobian': dict(plan='jacobian')}
 CHEAPER = {'features': dict(at='features'), 'every_k=8': dict(every_k=8), 'sub_batch=1/8': dict(sub_batch=0.125),
-           'layers=last': None}
+           'layers=last': dict(layers=None), 'every_k=8, layers=last': dict(every_k=8, layers=None)}
 LAST = {'mlp': ('fc3',), 'vit': ('block_5/',)}
 
 
@@ -135,7 +135,7 @@ def variants(trunk, num_tasks):
   problem, apart = Problem(trunk, num_tasks), Problem(trunk, num_tasks, disjoint=True)
   found = {'plain': (*plain_step(problem), 'plain'), 'plain, own rows': (*plain_step(apart), 'plain, own rows')}
   for name, options in {**EXACT, **CHEAPER}.items():
-    options = dict(layers=LAST[trunk]) if options is None else options
+    options = {key: LAST[trunk] if key == 'layers' else value for key, value in options.items()}
     found[name] = (*engine_step(problem, **options), 'plain')
   found['disjoint'] = (*engine_step(apart, plan='disjoint'), 'plain, own rows')
   if _VARIANTS.value:

@@ -157,12 +157,8 @@ class Engine:
     if isinstance(self.sharpness, FTL):
       found, shared, owned, new, noted = self._flat(work, state, info)
       return Step(found, _tree(leaves, shared, owned), new.replace(count=state.count + 1), noted)
-    if self.options.every_k == 1 or self.aggregator.needs == 'losses':
-      result = self._fresh(work, state, info)
-    else:
-      result = jax.lax.cond(state.count % self.options.every_k == 0, lambda: self._fresh(work, state, info),
-                            lambda: self._again(work, state))
-    found, shared, owned, new, noted, scale = result
+    fresh = self.options.every_k == 1 or self.aggregator.needs == 'losses'
+    found, shared, owned, new, noted, scale = (self._fresh if fresh else self._now_and_then)(work, state, info)
     gradient = _tree(leaves, shared, owned)
     if self.sharpness is not None:
       def near_by(learnt):
@@ -216,18 +212,14 @@ class Engine:
       evidence, gram = work.weighted(settled), None
     elif self.aggregator.double_sampling:
       evidence, gram = work.halves(settled)
-    elif options.sketch:
-      evidence, gram = work.weighted(settled), work.sketch(settled, info.key)
-    elif options.sub_batch < 1 or options.layers:
-      evidence, gram = work.weighted(settled), work.statistics(settled)
+    elif options.cheaper:
+      evidence = work.weighted(settled)
+      gram = self._cheaper_gramian(work, settled, info)
     else:
       evidence = work.evidence(settled)
       gram = evidence.gramian()
-    active, bad = settled.active, settled.bad
+    gram, active, bad = _without_bad(gram, settled)
     if gram is not None:
-      fine = jnp.isfinite(jnp.diag(gram))
-      active, bad = active & fine, bad | (active & ~fine)
-      gram = jnp.where(active[:, None] & active[None, :], gram, 0)
       evidence = evidence.without(bad)
     info = info.replace(losses=jnp.where(active, settled.values, 0), active=active)
     if needs == 'jacobian':
@@ -243,15 +235,40 @@ class Engine:
     new = state.replace(aggregator=inner, gram=average, weights=w, bad=state.bad + bad)
     return settled.losses(active), shared, owned, new, diagnostics.of_step(gram, w, active, bad), scale
 
-  def _again(self, work: Work, state: EngineState):
-    """The update with the weights of an earlier step."""
+  def _now_and_then(self, work: Work, state: EngineState, info: Info):
+    """New weights at every k-th step, else the latest ones; the update by one pass with them.
+
+    Only the weights depend on a branch: on a CPU everything within one is slower, and what it returns is copied.
+    """
     settled = Settled(self._weights)
     evidence = work.weighted(settled)
-    w = jnp.where(settled.active, state.weights, 0)
-    scale = self.aggregator.head_weights(w, Info(losses=settled.values, active=settled.active))
-    noted = diagnostics.of_step(None, w, settled.active, settled.bad)
-    return (settled.losses(settled.active), evidence.combine(w), work.owned(evidence, scale),
-            state.replace(bad=state.bad + settled.bad), noted, scale)
+    info = info.replace(losses=settled.values, active=settled.active)
+
+    def fresh():
+      if self.aggregator.double_sampling:
+        gram = work.halves(Settled(self._weights))[1]
+      elif self.options.cheaper:
+        gram = self._cheaper_gramian(work, settled, info)
+      else:
+        gram = work.evidence(Settled(self._weights)).gramian()
+      gram, active, bad = _without_bad(gram, settled)
+      own = info.replace(losses=jnp.where(active, settled.values, 0), active=active)
+      w, inner, average = self._weigh(gram, state, own)
+      return (w, state.replace(aggregator=inner, gram=average, weights=w, bad=state.bad + bad), active,
+              diagnostics.of_step(gram, w, active, bad))
+
+    def again():
+      w = jnp.where(settled.active, state.weights, 0)
+      return (w, state.replace(bad=state.bad + settled.bad), settled.active,
+              diagnostics.of_step(None, w, settled.active, settled.bad))
+
+    w, new, active, noted = jax.lax.cond(state.count % self.options.every_k == 0, fresh, again)
+    scale = self.aggregator.head_weights(w, info.replace(losses=jnp.where(active, settled.values, 0), active=active))
+    return settled.losses(active), evidence.combine(w), work.owned(evidence, scale), new, noted, scale
+
+  def _cheaper_gramian(self, work: Work, settled: Settled, info: Info) -> jax.Array:
+    """The Gramian of some rows or layers, or by random directions."""
+    return work.sketch(settled, info.key) if self.options.sketch else work.statistics(settled)
 
   def _same_weights(self, work: Work, state: EngineState, info: Info, w: jax.Array, scale: jax.Array):
     """(gradients of the shared, of the owned leaves) at other parameters, with the weights of this step."""
@@ -267,10 +284,7 @@ class Engine:
     """F-MTL: the gradients, those at the tasks' own perturbed points, and what the transform makes of both."""
     settled = Settled(self._weights)
     evidence = work.rows(settled)
-    gram = evidence.gramian()
-    fine = jnp.isfinite(jnp.diag(gram))
-    active, bad = settled.active & fine, settled.bad | (settled.active & ~fine)
-    gram = jnp.where(active[:, None] & active[None, :], gram, 0)
+    gram, active, bad = _without_bad(evidence.gramian(), settled)
     owned = work.owned_leaves
     heads = dict(heads=owned, head_grads=evidence.found.owned, owners=dict(work.owner)) if owned else {}
 
@@ -316,6 +330,16 @@ class Engine:
     split = getattr(self.objective, 'split', _by_stream)
     return Work(objective, leaves, frozen, batch, rng, step, split, self.aggregator, self.options,
                 apart if hasattr(self.objective, 'apart') else None)
+
+
+def _without_bad(gram: jax.Array | None, settled: Settled):
+  """(the Gramian with zeros for tasks that are absent or not finite, those that are left, those that are not finite)."""
+  active, bad = settled.active, settled.bad
+  if gram is None:
+    return gram, active, bad
+  fine = jnp.isfinite(jnp.diag(gram))
+  active, bad = active & fine, bad | (active & ~fine)
+  return jnp.where(active[:, None] & active[None, :], gram, 0), active, bad
 
 
 def _tree(leaves: Mapping[str, jax.Array], shared: Mapping[str, jax.Array], owned: Mapping[str, jax.Array]) -> Params:

@@ -38,6 +38,11 @@ class Options:
   accumulate: int = 1
   max_bad: int = 10
 
+  @property
+  def cheaper(self) -> bool:
+    """Whether the Gramian is made from less than all rows, layers and directions."""
+    return bool(self.sketch or self.layers or self.sub_batch < 1)
+
   def __post_init__(self):
     _check_choice('plan', self.plan, PLANS)
     _check_choice('at', self.at, ('parameters', 'features'))

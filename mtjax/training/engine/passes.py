@@ -46,11 +46,13 @@ class Heads:
 
   def finite(self) -> jax.Array:
     """[T] bool: the tasks whose loss and gradients up to z are finite."""
-    ok = jnp.isfinite(self.sums)
+    ok = list(jnp.isfinite(self.sums))
     for t, own in self.representation.items():
       for x in (*own.values(), *self.direct[t].values()):
-        ok = ok.at[t].set(ok[t] & jnp.isfinite(x).all())
-    return ok
+        # A product with ones, since on a CPU it takes a fraction of the time that isfinite(x).all() takes.
+        total = jnp.matmul(x.reshape(-1), jnp.ones(x.size, x.dtype), preferred_element_type=jnp.float32)
+        ok[t] &= jnp.isfinite(total)
+    return jnp.stack(ok)
 
 
 def prepare(graph: Graph, leaves: Leaves, inputs: Sequence[Any]) -> dict[Any, Any]:
