@@ -61,5 +61,5 @@ def load() -> Bed:
   return Bed(
     name='qm9', splits=splits, origin=origin, inputs='x', encoder=MLP(widths=(128, 128)), batch_size=128,
     tasks={name: Task(name, 'bed', name, Regression(), mse, Collection({'mae': mae()})) for name in TARGETS},
-    steps=EPOCHS * (COUNTS['train'] // 128), learning_rates=(1e-3, 3e-3, 1e-2), last_layer='fc2/', seeds=5,
+    steps=EPOCHS * (COUNTS['train'] // 128), learning_rates=(1e-3, 3e-3, 1e-2, 3e-2), last_layer='fc2/', seeds=5,
     tune_seeds=1, note='The learning rate is chosen on one seed.').check()
