@@ -1,10 +1,10 @@
 """Trains the arms of a comparison on a bed and gathers one result: quality with intervals, cost beside it.
 
-Every arm: Adam with cosine decay to 0 at the same number of steps, the same initialisation and data order per seed, the
-learning rate chosen from the bed's grid by delta_m on validation (mean over seeds; some beds tune on one seed), the last
-step evaluated on the test split. delta_m is the mean over tasks of the percentage by which the primary metric is worse
-than that of single-task training with the same encoder, budget and tuning, paired by seed: lower is better. An arm with
-`draws` tries, at the learning rate so chosen, so many random weights from the simplex per learning rate of the grid.
+Every arm: Adam with cosine decay to 0 at the same number of steps, the same initialisation and data order per seed,
+the learning rate chosen from the bed's grid by delta_m on validation (mean over seeds; some beds tune on one seed), the
+last step evaluated on the test split. delta_m is the mean over tasks of the percentage by which the primary metric is
+worse than that of single-task training with the same encoder, budget and tuning, paired by seed: lower is better. An
+arm with `draws` tries, at the learning rate so chosen, so many random weights from the simplex per learning rate.
 Cost: time of a step as a ratio to the plain step (gradient of the sum, Adam) in the same process, alternating rounds.
 
 It resumes: an arm that finished is not trained again.

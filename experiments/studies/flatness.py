@@ -4,10 +4,10 @@ python -m experiments.studies.flatness --bed=NAME ['--methods=mgda;ftl(mgda)'] [
 python -m experiments.studies.tables
 
 Phan et al., 2022, https://arxiv.org/abs/2211.13723: any rule gains when the gradients of loss and of flatness are
-aggregated apart. For PCGrad, CAGrad, MGDA and IMTL-G: the rule on {g_t}; `direct`, the rule on {g_t^SAM}; and F-MTL, the
-rule on {g_t} plus the rule on {g_t^SAM - g_t}. Beside them the sum of the losses and SAM on it. rho = 0.2 and joint
-norms, as on the card's small beds. Recorded besides: the share of steps whose gradients point apart. How arms are
-trained and compared: `experiments.studies.comparison`. Writes experiments/results/flatness/BED.json.
+aggregated apart. For PCGrad, CAGrad, MGDA and IMTL-G: the rule on {g_t}; `direct`, the rule on {g_t^SAM}; and F-MTL,
+the rule on {g_t} plus the rule on {g_t^SAM - g_t}. Beside them the sum of the losses and SAM on it. rho = 0.2 and joint
+norms. Recorded besides: the share of steps whose gradients point apart. How arms are trained and compared:
+`experiments.studies.comparison`. Writes experiments/results/flatness/BED.json.
 """
 import dataclasses
 
@@ -28,7 +28,7 @@ def flat(name: str, mode: str):
 
 
 def arms(bed: Bed) -> dict[str, Arm]:
-  """{name: arm}; each SAM arm against its rule without, and F-MTL against the direct rule and against SAM on the sum."""
+  """{name: arm}; each with SAM against the rule without and SAM on the sum, F-MTL against the direct rule besides."""
   del bed
   total = rules.engine(lambda problem: mtjax.optim.linear_scalarisation())
   sam = rules.engine(lambda problem: mtjax.optim.linear_scalarisation(),
@@ -40,9 +40,9 @@ def arms(bed: Bed) -> dict[str, Arm]:
     plain = rules.engine(lambda problem, factory=factory: factory())
     direct, both = f'ftl({name}, direct)', f'ftl({name})'
     found[name] = Arm(name, plain, 'gramian', versus={'sum': BASELINE})
-    found[direct] = Arm(direct, flat(name, 'direct'), 'sharpness', versus={'without sam': name, 'sam on the sum': 'sam'})
-    found[both] = Arm(both, flat(name, 'decomposed'), 'sharpness',
-                      versus={'without sam': name, 'sam on the sum': 'sam', 'direct': direct})
+    versus = {'without sam': name, 'sam on the sum': 'sam'}
+    found[direct] = Arm(direct, flat(name, 'direct'), 'sharpness', versus=versus)
+    found[both] = Arm(both, flat(name, 'decomposed'), 'sharpness', versus={**versus, 'direct': direct})
   return {name: dataclasses.replace(arm, watch=rules.conflicts) for name, arm in found.items()}
 
 

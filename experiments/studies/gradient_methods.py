@@ -3,8 +3,8 @@
 python -m experiments.studies.gradient_methods --bed=NAME ['--methods=mgda;pcgrad'] [--seeds=N] [--smoke]
 python -m experiments.studies.tables
 
-How arms are trained and compared: `experiments.studies.comparison`; beds: `experiments.studies.beds`. Every method has its
-card's defaults. The sum of the losses is tuned as carefully as the rest, and twice more with its weights searched.
+How arms are trained and compared: `experiments.studies.comparison`; beds: `experiments.studies.beds`. Every method has
+its card's defaults. The sum of the losses is tuned as carefully as the rest, and twice more with its weights searched.
 Writes experiments/results/gradient_methods/BED.json.
 """
 from experiments.studies import beds, comparison

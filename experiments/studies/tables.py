@@ -2,8 +2,8 @@
 
 python -m experiments.studies.tables [--study=NAME]
 
-Reads experiments/results/NAME/BED.json of every study that has any; writes README.md (a summary over beds, then a table a
-bed) and cost_quality.svg beside them.
+Reads experiments/results/NAME/BED.json of every study that has any; writes README.md (a summary over beds, then a table
+a bed) and cost_quality.svg beside them.
 """
 import argparse
 import io
@@ -38,6 +38,12 @@ def finished(result: Mapping[str, Any]) -> dict[str, dict]:
   return {name: arm for name, arm in result['arms'].items() if arm['status'] == 'finished'}
 
 
+def roles_of(arms: Mapping[str, dict]) -> list[str]:
+  """What arms are compared with, in the order of the arm that has the most of it."""
+  longest = max((arm['versus'] for arm in arms.values()), key=len)
+  return list(dict.fromkeys((*longest, *(role for arm in arms.values() for role in arm['versus']))))
+
+
 def with_interval(value: float, interval: Sequence[float] | None, digits: int = 2) -> str:
   """'+1.20 [+0.90, +1.50]'."""
   if interval is None:
@@ -53,7 +59,7 @@ def row(cells: Sequence[Any]) -> str:
 def bed_table(result: Mapping[str, Any]) -> list[str]:
   """All arms of a bed by delta_m; what is significantly better than a reference is bold."""
   arms = finished(result)
-  roles = list(dict.fromkeys(role for arm in arms.values() for role in arm['versus']))
+  roles = roles_of(arms)
   watched = list(dict.fromkeys(name for arm in arms.values() for name in arm['watched']))
   lines = [row(['method', 'Δm, % [95 %]', *(f'against {role}' for role in roles), 'time of a step', *watched,
                 'learning rate']),
@@ -67,8 +73,8 @@ def bed_table(result: Mapping[str, Any]) -> list[str]:
     seen = [f'{arm["watched"][name]["mean"]:.2f}' if name in arm['watched'] else '' for name in watched]
     lines.append(row([f'`{name}`', text, *pairs, f'{arm["cost"]["time_ratio"]:.2f} ×', *seen,
                       f'{arm["learning_rate"]:g}{edge}']))
-  lines += [f'\nFailed: `{name}`: {arm["error"]}' for name, arm in result['arms'].items() if arm['status'] != 'finished']
-  return lines
+  failed = {name: arm['error'] for name, arm in result['arms'].items() if name not in arms}
+  return lines + [f'\nFailed: `{name}`: {error}' for name, error in failed.items()]
 
 
 def pair_text(pair: Mapping[str, Any]) -> str:
@@ -82,7 +88,7 @@ def summary(results: Mapping[str, dict]) -> list[str]:
   arms = {bed: finished(result) for bed, result in results.items()}
   common = [name for name in next(iter(arms.values())) if all(name in found for found in arms.values())]
   ranks = np.array([rankdata([found[name]['delta_m']['mean'] for name in common]) for found in arms.values()]).mean(0)
-  roles = list(dict.fromkeys(role for found in arms.values() for arm in found.values() for role in arm['versus']))
+  roles = roles_of(next(iter(arms.values())))
   beds = list(results)
   lines = [row(['method', 'mean rank', *(f'against {role}: better / — / worse' for role in roles),
                 *(f'Δm {bed}' for bed in beds), 'time of a step']),
@@ -108,10 +114,10 @@ def page(study: str, results: Mapping[str, dict]) -> str:
   first = next(iter(results.values()))
   lines = [
     f'# {TITLES[study]}', '',
-    'Δm: percent worse than single-task training of the same encoder, mean over tasks: lower is better, below 0 sharing '
-    'helps. Every arm has the same budget, the same data order and start per seed, and its own learning rate, chosen on '
-    'validation. Verdicts: paired t-test over seeds, Holm over the arms of the bed at 5 %; — is no evidence. Time: '
-    'against a step on the sum, measured beside it on one CPU core. `(edge)`: the best learning rate was the first or '
+    'Δm: percent worse than single-task training of the same encoder, mean over tasks: lower is better, below 0 '
+    'sharing helps. Every arm has the same budget, the same data order and start per seed, and its own learning rate, '
+    'chosen on validation. Verdicts: paired t-test over seeds, Holm over the arms of the bed at 5 %; — is no evidence. '
+    'Time: against a step on the sum, measured beside it on one CPU core. `(edge)`: the best learning rate was the first or '
     'last of the grid.', '',
     '![Quality against cost](cost_quality.svg)', '']
   if len(results) > 1:
@@ -120,12 +126,13 @@ def page(study: str, results: Mapping[str, dict]) -> str:
     tasks = ', '.join(f'{task} ({entry["metric"]})' for task, entry in result['tasks'].items())
     settings = result['settings']
     single = ', '.join(f'{task} {entry["mean"]:.4f}' for task, entry in result['single_task']['test'].items())
+    rates = ', '.join(f'{x:g}' for x in settings['learning_rates'])
     lines += [f'## {bed}', '', f'{tasks}. {len(settings["seeds"])} seeds, {settings["steps"]} steps of '
-              f'{settings["batch_size"]}, learning rates {", ".join(f"{x:g}" for x in settings["learning_rates"])}, tuned '
-              f'on {len(settings["tune_seeds"])} seed(s). Single-task: {single}. {settings["note"]}'.rstrip(), '',
+              f'{settings["batch_size"]}, learning rates {rates}, tuned on {len(settings["tune_seeds"])} seed(s). '
+              f'Single-task: {single}. {settings["note"]}'.rstrip(), '',
               *(f'Warning: {text}\n' for text in result['warnings']), *bed_table(result), '']
-  lines += [f'`{first["command"]}` and likewise for the other beds, then `python -m experiments.studies.tables`; commits '
-            f'and seeds are in the JSON files.']
+  lines += [f'`{first["command"]}` and likewise for the other beds, then `python -m experiments.studies.tables`; '
+            'commits and seeds are in the JSON files.']
   return '\n'.join(lines) + '\n'
 
 
@@ -144,15 +151,16 @@ def picture(results: Mapping[str, dict]) -> str:
     for name, arm in arms.items():
       x, y = points[name]
       low, high = arm['delta_m']['interval'] or (y, y)
-      ax.errorbar(x, y, [[y - low], [high - y]], fmt=MARKERS[arm['kind']], color=COLORS[HUES[arm['kind']]], ms=4, lw=0.8)
+      ax.errorbar(x, y, [[y - low], [high - y]], fmt=MARKERS[arm['kind']], color=COLORS[HUES[arm['kind']]], ms=4,
+                  lw=0.8)
     levels = np.array([y for _, y in points.values()])
-    middle = np.median(levels)
-    ax.set_ylim(levels.min() - 0.3 * (middle - levels.min()) - 0.2, min(levels.max(), middle + 3 * (middle - levels.min()) + 1))
+    half = np.median(levels) - levels.min()  # what is far off would make the rest a line
+    ax.set_ylim(levels.min() - 0.3 * half - 0.2, min(levels.max() + 0.1 * half, levels.min() + 4 * half + 1))
     front = [name for name, (x, y) in points.items()
              if not any(a <= x and b <= y and (a, b) != (x, y) for a, b in points.values())]
     for i, name in enumerate(sorted(front, key=points.get)):
-      ax.annotate(name, points[name], xytext=(0.98, 0.97 - 0.065 * i), textcoords='axes fraction', ha='right', fontsize=7,
-                  va='top', arrowprops={'arrowstyle': '-', 'lw': 0.4, 'color': COLORS['muted']})
+      ax.annotate(name, points[name], xytext=(0.98, 0.97 - 0.065 * i), textcoords='axes fraction', ha='right',
+                  fontsize=7, va='top', arrowprops={'arrowstyle': '-', 'lw': 0.4, 'color': COLORS['muted']})
     ax.axhline(0, color=COLORS['line'], lw=0.8, zorder=0)
     ax.set(title=bed, xlabel='time of a step / time on the sum', ylabel='Δm, % (lower is better)')
   for ax in axes[len(results):]:

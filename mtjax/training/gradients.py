@@ -333,7 +333,7 @@ class Engine:
 
 
 def _without_bad(gram: jax.Array | None, settled: Settled):
-  """(the Gramian with zeros for tasks that are absent or not finite, those that are left, those that are not finite)."""
+  """(the Gramian with zeros for tasks that are left out, the tasks that are in, those that are not finite)."""
   active, bad = settled.active, settled.bad
   if gram is None:
     return gram, active, bad
