@@ -116,9 +116,9 @@ def page(study: str, results: Mapping[str, dict]) -> str:
     f'# {TITLES[study]}', '',
     'Δm: percent worse than single-task training of the same encoder, mean over tasks: lower is better, below 0 '
     'sharing helps. Every arm has the same budget, the same data order and start per seed, and its own learning rate, '
-    'chosen on validation. Verdicts: paired t-test over seeds, Holm over the arms of the bed at 5 %; — is no evidence. '
-    'Time: against a step on the sum, measured beside it on one CPU core. `(edge)`: the best learning rate was the first or '
-    'last of the grid.', '',
+    'chosen on validation. Verdicts: paired t-test over seeds, Holm over the arms of the bed at 5 %; — is no '
+    'evidence. Time: against a step on the sum, measured beside it on one CPU core. `(edge)`: the best learning rate '
+    'was the first or last of the grid.', '',
     '![Quality against cost](cost_quality.svg)', '']
   if len(results) > 1:
     lines += ['## All beds', '', 'Mean rank among the methods that ran on every bed.', '', *summary(results), '']

@@ -25,7 +25,7 @@ from mtjax.metrics import Collection, accuracy, auc
 from mtjax.tasks import Task
 
 LABELS = {'income': ('income', 'never_married'), 'education': ('college', 'never_married')}
-EPOCHS = 4
+EPOCHS = 2
 
 
 class Encoder(nn.Module):
