@@ -12,7 +12,8 @@ from ml_collections import config_flags
 
 from mtjax import cli, experiment
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'FILE[:arg], a file with get_config(arg=None).')
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'FILE[:arg], a file with get_config(arg=None).', lock_config=False, accept_new_attributes=True)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; made when missing, gone on with when not.')
 _REPORT = flags.DEFINE_bool('report', True, 'Whether to write DIR/report.html at the end.')
 flags.mark_flags_as_required(['config', 'workdir'])

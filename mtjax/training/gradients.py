@@ -207,19 +207,20 @@ class Engine:
   def _fresh(self, work: Work, state: EngineState, info: Info):
     """New weights, and the update that they make."""
     needs, options = self.aggregator.needs, self.options
-    settled = Settled(self._weights)
+    settled, gram, active = Settled(self._weights), None, None
     if needs == 'losses':
-      evidence, gram = work.weighted(settled), None
+      evidence = work.weighted(settled)
     elif self.aggregator.double_sampling:
       evidence, gram = work.halves(settled)
     elif options.cheaper:
       evidence = work.weighted(settled)
-      gram = self._cheaper_gramian(work, settled, info)
+      gram, active = self._cheaper_gramian(work, settled, info)
     else:
       evidence = work.evidence(settled)
       gram = evidence.gramian()
-    gram, active, bad = _without_bad(gram, settled)
+    active, bad = settled.active if active is None else active, settled.bad
     if gram is not None:
+      gram, active, bad = _without_bad(gram, active, bad)
       evidence = evidence.without(bad)
     info = info.replace(losses=jnp.where(active, settled.values, 0), active=active)
     if needs == 'jacobian':
@@ -245,13 +246,14 @@ class Engine:
     info = info.replace(losses=settled.values, active=settled.active)
 
     def fresh():
+      active = settled.active
       if self.aggregator.double_sampling:
         gram = work.halves(Settled(self._weights))[1]
       elif self.options.cheaper:
-        gram = self._cheaper_gramian(work, settled, info)
+        gram, active = self._cheaper_gramian(work, settled, info)
       else:
         gram = work.evidence(Settled(self._weights)).gramian()
-      gram, active, bad = _without_bad(gram, settled)
+      gram, active, bad = _without_bad(gram, active, settled.bad)
       own = info.replace(losses=jnp.where(active, settled.values, 0), active=active)
       w, inner, average = self._weigh(gram, state, own)
       return (w, state.replace(aggregator=inner, gram=average, weights=w, bad=state.bad + bad), active,
@@ -266,9 +268,9 @@ class Engine:
     scale = self.aggregator.head_weights(w, info.replace(losses=jnp.where(active, settled.values, 0), active=active))
     return settled.losses(active), evidence.combine(w), work.owned(evidence, scale), new, noted, scale
 
-  def _cheaper_gramian(self, work: Work, settled: Settled, info: Info) -> jax.Array:
-    """The Gramian of some rows or layers, or by random directions."""
-    return work.sketch(settled, info.key) if self.options.sketch else work.statistics(settled)
+  def _cheaper_gramian(self, work: Work, settled: Settled, info: Info) -> tuple[jax.Array, jax.Array]:
+    """The Gramian of some rows or layers, or by random directions; and the tasks that take part."""
+    return (work.sketch(settled, info.key), settled.active) if self.options.sketch else work.statistics(settled)
 
   def _same_weights(self, work: Work, state: EngineState, info: Info, w: jax.Array, scale: jax.Array):
     """(gradients of the shared, of the owned leaves) at other parameters, with the weights of this step."""
@@ -284,7 +286,7 @@ class Engine:
     """F-MTL: the gradients, those at the tasks' own perturbed points, and what the transform makes of both."""
     settled = Settled(self._weights)
     evidence = work.rows(settled)
-    gram, active, bad = _without_bad(evidence.gramian(), settled)
+    gram, active, bad = _without_bad(evidence.gramian(), settled.active, settled.bad)
     owned = work.owned_leaves
     heads = dict(heads=owned, head_grads=evidence.found.owned, owners=dict(work.owner)) if owned else {}
 
@@ -332,11 +334,8 @@ class Engine:
                 apart if hasattr(self.objective, 'apart') else None)
 
 
-def _without_bad(gram: jax.Array | None, settled: Settled):
+def _without_bad(gram: jax.Array, active: jax.Array, bad: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
   """(the Gramian with zeros for tasks that are left out, the tasks that are in, those that are not finite)."""
-  active, bad = settled.active, settled.bad
-  if gram is None:
-    return gram, active, bad
   fine = jnp.isfinite(jnp.diag(gram))
   active, bad = active & fine, bad | (active & ~fine)
   return jnp.where(active[:, None] & active[None, :], gram, 0), active, bad

@@ -189,8 +189,8 @@ class Work:
     env = self._prepare(self.graph, self._inputs)
     return plans.losses(self.graph, env, self._leaves, functools.partial(settled, self.graph), self._chunk)
 
-  def statistics(self, settled: Settled) -> jax.Array:
-    """The Gramian of part of the rows and parameters. A task without a row in that part does not take part."""
+  def statistics(self, settled: Settled) -> tuple[jax.Array, jax.Array]:
+    """The Gramian of part of the rows and parameters, and the tasks that take part: those with a row in that part."""
     options, graph, inputs = self._options, self.graph, self._inputs
     if options.sub_batch < 1:
       graph, inputs = self._trace(statistics.sub_batch(self._batch, options.sub_batch))
@@ -199,8 +199,7 @@ class Work:
     forms = cost.choose_forms(graph, self._leaves)
     evidence = plans.statistics(graph, self._prepare(graph, inputs), self._leaves, functools.partial(own, graph),
                                 self._chunk, forms, self._kept())
-    settled.active = settled.active & own.active
-    return evidence.gramian()
+    return evidence.gramian(), settled.active & own.active
 
   def sketch(self, settled: Settled, key: jax.Array) -> jax.Array:
     """The Gramian estimated from random directions."""
