@@ -55,6 +55,14 @@ def test_train_again_has_nothing_left_to_do(workdir):
   assert (workdir / 'metrics.jsonl').read_text() == before
 
 
+def test_fields_that_a_component_leaves_out_can_be_set_and_a_misspelt_one_is_named(tmp_path):
+  config = '--config=experiments/multimnist/joint.py:smoke', f'--workdir={tmp_path}', '--config.aggregator.name=cagrad'
+  for field in ('aggregator.cc', 'gradients.every_kk', 'optimizer.b3', 'stepz'):
+    result = call('train', *config, '--config.aggregator.c=0.3', '--config.gradients.every_k=2', f'--config.{field}=2',
+                  check=False)
+    assert result.returncode == 1 and f"Unknown config key '{field}'. Did you mean" in result.stderr
+
+
 def test_evaluate_prints_and_writes_what_training_recorded(workdir, tmp_path):
   result = call('evaluate', f'--workdir={workdir}', f'--json={tmp_path}/m.json')
   written = json.loads((tmp_path / 'm.json').read_text())

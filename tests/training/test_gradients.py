@@ -131,6 +131,19 @@ def test_every_k_uses_the_weights_again_in_between():
   np.testing.assert_allclose(fourth.state.weights, fresh, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize('options', [dict(sub_batch=0.5), dict(layers=('fc2',)), dict(sketch=50), dict(plan='jacobian'),
+                                     dict(plan='probe'), dict(ema=0.5)], ids=lambda x: next(iter(x)))
+def test_every_k_goes_with_the_other_options(options):
+  fresh = run(engine_of(**options))
+  p, engine = problem(), engine_of(every_k=2, **options)
+  step, state = jax.jit(engine), engine.init(problem().params)
+  first = step(p.params, state, p.batch, KEY, 0)
+  second = step(p.params, first.state, p.batch, KEY, 0)
+  for again in (first, second):
+    assert zoo.worst(again.gradient, fresh.gradient) < EXACT
+    np.testing.assert_allclose(again.losses.values, fresh.losses.values, rtol=1e-6)
+
+
 def test_sub_batch_takes_the_gramian_of_some_rows_and_moves_by_all():
   part = jax.tree.map(lambda x: x[::2], problem().batch)
   w = zoo.toy_weights(problem().gram(problem().jacobian(part)))
