@@ -48,6 +48,11 @@ class Plan:
     return {'bed': bed.name, 'steps': bed.steps, 'batch_size': bed.batch_size, **dataclasses.asdict(self)}
 
 
+def at_edge(learning_rate: float, plan: Plan) -> bool:
+  """Whether the best of a grid is its first or last."""
+  return len(plan.learning_rates) > 1 and learning_rate in (plan.learning_rates[0], plan.learning_rates[-1])
+
+
 def ones(bed: Bed) -> tuple[float, ...]:
   """Equal weights."""
   return (1.0,) * bed.num_tasks
@@ -71,7 +76,7 @@ def single_task(bed: Bed, plan: Plan) -> dict:
     rest = trainer([Setting(best, (1.0,), seed) for seed in plan.seeds[len(plan.tune_seeds):]])
     for split in values:
       values[split].append(read([*found[best], *rest], split))
-    chosen[task], edge[task] = best, best in (plan.learning_rates[0], plan.learning_rates[-1])
+    chosen[task], edge[task] = best, at_edge(best, plan)
     print(f'  single task {task}: learning rate {best:g}, test {metric} {np.mean(values["test"][-1]):.4f}', flush=True)
   return {'learning_rate': chosen, 'at_edge': edge,
           **{split: np.array(columns).T.tolist() for split, columns in values.items()}}
@@ -107,7 +112,7 @@ def train_arm(bed: Bed, arm: Arm, plan: Plan, baseline: dict) -> dict:
           for task, metrics in results[0].metrics['test'].items()}
   return {
     'learning_rate': learning_rate, 'weights': chosen['weights'],
-    'at_edge': learning_rate in (plan.learning_rates[0], plan.learning_rates[-1]),
+    'at_edge': at_edge(learning_rate, plan),
     'trials': [{key: value for key, value in trial.items() if key != 'results'} for trial in trials], 'test': test,
     'primary': harness.primary_values(bed, results, 'test').tolist(), 'training_losses': [r.losses for r in results],
     'programs_compiled': trainer.num_compiled,
@@ -146,7 +151,8 @@ def collect(study: Study, bed: Bed, plan: Plan, arms: Mapping[str, Arm], single:
   return {
     **study.provenance(len(plan.seeds)), 'bed': bed.name,
     'settings': {
-      **plan.settings(bed), 'epochs': bed.steps / bed.steps_per_epoch, 'optimizer': 'Adam, cosine decay to 0',
+      **plan.settings(bed), 'epochs': bed.steps / bed.steps_per_epoch,
+      'optimizer': 'Adam, cosine decay to 0' if bed.decay == 'cosine' else 'Adam, constant learning rate',
       'selection': f'learning rate by delta_m on validation, mean over {len(plan.tune_seeds)} seed(s); last step; '
                    'the test split chooses nothing',
       'delta_m': 'mean over tasks of 100 (-1)^higher (M - S) / |S| of the primary metrics, paired by seed with '

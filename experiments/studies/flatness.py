@@ -18,7 +18,8 @@ from experiments.studies.beds.base import Bed
 
 RULES = ('pcgrad', 'cagrad', 'mgda', 'imtl_g')
 RHO = 0.2
-BEDS = ('composite_digits', 'composite_digits_noisy', 'unequal_digits', 'multimnist', 'multifashion')
+BEDS = ('composite_digits', 'composite_digits_noisy', 'composite_digits_fixed', 'composite_digits_noisy_fixed',
+        'multimnist', 'multifashion')
 
 
 def flat(name: str, mode: str):

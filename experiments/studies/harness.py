@@ -109,7 +109,6 @@ class Trainer:
     bed: where.
     rule: how a step is made.
     tasks: the names of those that are trained; None = all.
-    decay: of the learning rate, 'cosine' to 0, or 'constant'.
     validation: whether the rule looks at a batch of the validation split too.
     splits: what is evaluated after the last step.
     watch: (problem, params, inputs) -> {name: scalar} before every tenth step; the means are reported.
@@ -117,11 +116,11 @@ class Trainer:
     lanes: runs at a time; None = 1 on a CPU, 32 elsewhere.
   """
 
-  def __init__(self, bed: Bed, rule: Rule, *, tasks: Sequence[str] | None = None, decay: str = 'cosine',
+  def __init__(self, bed: Bed, rule: Rule, *, tasks: Sequence[str] | None = None,
                validation: bool = False, splits: Sequence[str] = ('validation', 'test'),
                watch: Callable | None = None, measure: Callable | None = None, lanes: int | None = None):
     self.bed, self.objective = bed, bed.objective_of(tuple(tasks or bed.tasks))
-    self._rule, self._decay, self._validation, self._splits = rule, decay, validation, tuple(splits)
+    self._rule, self._validation, self._splits = rule, validation, tuple(splits)
     self._watch, self._measure = watch or (lambda *_: {}), measure or (lambda *_: {})
     self._lanes = lanes or (1 if jax.default_backend() == 'cpu' else 32)
     self._data = {split: {name: jnp.asarray(x) for name, x in columns.items()} for split, columns in bed.splits.items()}
@@ -154,7 +153,7 @@ class Trainer:
   def _one(self, data, learning_rate, weights, seed, order, held_out):
     """One run: outputs of the heads {split: {task: [N, …]}}, losses of the last epoch [T], what was measured."""
     rng, steps = jax.random.key(seed), len(order)
-    problem = Problem(self.bed, self.objective, weights, schedule(learning_rate, steps, self._decay))
+    problem = Problem(self.bed, self.objective, weights, schedule(learning_rate, steps, self.bed.decay))
     init, step = self._rule(problem)
     batch = functools.partial(take, data, self.objective)
     params = self.objective.init(stream_key(rng, 'params'), batch('train', order[0]))
@@ -231,14 +230,14 @@ def primary_values(bed: Bed, results: Sequence[Result], split: str) -> np.ndarra
   return np.array([[result.metrics[split][task][metric] for task, metric, _ in primary(bed)] for result in results])
 
 
-def time_ratio(bed: Bed, rule: Rule, plain: Rule, *, validation: bool = False, steps: int = 16, rounds: int = 9,
-               decay: str = 'cosine') -> dict[str, Any]:
+def time_ratio(bed: Bed, rule: Rule, plain: Rule, *, validation: bool = False, steps: int = 16,
+               rounds: int = 9) -> dict[str, Any]:
   """What a step costs, beside the plain step of the same process; optimizer included, one run.
 
   Each program makes `steps` steps in one call (so that what is done every eighth step counts for an eighth). The two
   alternate, each called once untimed and then timed; the ratio is the median over rounds.
   """
-  programs = {name: _program(bed, own, validation and name == 'rule', steps, decay)
+  programs = {name: _program(bed, own, validation and name == 'rule', steps)
               for name, own in {'plain': plain, 'rule': rule}.items()}
   times: dict[str, list[float]] = {name: [] for name in programs}
   for _ in range(rounds):
@@ -252,10 +251,10 @@ def time_ratio(bed: Bed, rule: Rule, plain: Rule, *, validation: bool = False, s
           'step_ms': 1e3 * statistics.median(times['rule']), 'plain_step_ms': 1e3 * statistics.median(times['plain'])}
 
 
-def _program(bed: Bed, rule: Rule, validation: bool, steps: int, decay: str):
+def _program(bed: Bed, rule: Rule, validation: bool, steps: int):
   """(compiled program of some steps, its arguments)."""
   order, rng = bed.order(0, steps=steps), jax.random.key(0)
-  problem = Problem(bed, bed.objective, jnp.ones(bed.num_tasks), schedule(1e-3, bed.steps, decay))
+  problem = Problem(bed, bed.objective, jnp.ones(bed.num_tasks), schedule(1e-3, bed.steps, bed.decay))
   init, step = rule(problem)
   held_out = bed.order(0, 'validation', steps) if validation else np.zeros((steps, 0), np.int32)
   used = ('train', 'validation') if validation else ('train',)

@@ -8,6 +8,8 @@ from mtjax.config import did_you_mean
 BEDS = {
   'composite_digits': ('composite_digits', {}),
   'composite_digits_noisy': ('composite_digits', {'noisy': True}),
+  'composite_digits_fixed': ('composite_digits', {'fixed': True}),
+  'composite_digits_noisy_fixed': ('composite_digits', {'noisy': True, 'fixed': True}),
   'unequal_digits': ('unequal_digits', {}),
   'census_income': ('census', {'pair': 'income'}),
   'census_education': ('census', {'pair': 'education'}),

@@ -33,6 +33,7 @@ class Bed:
     last_layer: pattern of the last shared layer's parameters.
     seeds: how many runs an arm has.
     tune_seeds: how many of them choose the learning rate; None = all.
+    decay: of the learning rate, 'cosine' to 0, or 'constant'.
     note: what a reader of the results must know.
   """
 
@@ -48,6 +49,7 @@ class Bed:
   last_layer: str
   seeds: int = 10
   tune_seeds: int | None = None
+  decay: str = 'cosine'
   note: str = ''
 
   @property
