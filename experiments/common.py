@@ -1,6 +1,10 @@
-"""What all configs share: the defaults, and string arguments."""
+"""What configs and benchmarks share: the defaults, string arguments, and where a number comes from."""
+import platform
 import subprocess
+import sys
+from typing import Any
 
+import jax
 import ml_collections
 
 from mtjax.config import did_you_mean
@@ -16,6 +20,12 @@ def current_commit() -> str:
   """The short hash of the checkout's commit, for result files."""
   command = ['git', 'rev-parse', '--short', 'HEAD']
   return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def provenance(module: str) -> dict[str, Any]:
+  """Of the numbers that `python -m MODULE` measures: its command line, commit, device and versions."""
+  return {'command': ' '.join([f'python -m {module}', *sys.argv[1:]]), 'commit': current_commit(),
+          'device': jax.devices()[0].device_kind, 'jax': jax.__version__, 'python': platform.python_version()}
 
 
 def parse_arg(arg: str | None, **defaults) -> ml_collections.ConfigDict:

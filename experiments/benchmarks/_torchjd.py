@@ -1,4 +1,4 @@
-r"""The same trunks and heads under TorchJD, as ratios to PyTorch's plain step; see `gradients.py --with_torchjd`.
+r"""The same trunks and heads under TorchJD, as ratios to PyTorch's plain step; see `gradients.py --with-torchjd`.
 
 Needs `pip install torch 'torchjd[quadprog-projector]'`. Each variant runs in a process of its own, so that the growth
 of the peak resident memory over a first step says what that kind of step takes.

@@ -1,7 +1,7 @@
 r"""What a conflict-aware step costs: every plan of the gradient engine as a ratio to the plain step in one process.
 
 python -m experiments.benchmarks.gradients [--trunks=mlp,vit] [--tasks=4,16] [--rounds=9] [--output=FILE.json]
-    [--with_torchjd]
+    [--with-torchjd]
 
 Baseline: one `jax.jit` of value_and_grad of the sum of the losses (the same model, batch and heads, no optimizer in
 either). Ours: the whole engine with UPGrad, losses to update, statistics and diagnostics included. Rounds alternate
@@ -12,15 +12,13 @@ memory the compiler's temporaries and outputs.
 `disjoint` is measured on tasks that have rows of their own (128 or 16 each), against the plain step on those rows.
 Targets: mlp, exact: <= 2.6 x time, 1.7 x memory at T = 4, <= 9 x and 5 x at T = 16; disjoint <= 1.1 x; features
 <= 1.1 x (T = 4), 1.5 x (T = 16); a cheap statistic <= 1.3 x at T = 16; vit at T = 16: memory <= 6 x, and no more
-products than the full Jacobian. With --with_torchjd, the same mlp and vit under TorchJD in a process of its own, as
+products than the full Jacobian. With --with-torchjd, the same mlp and vit under TorchJD in a process of its own, as
 ratios to PyTorch's plain step.
 """
 import functools
 import json
 import pathlib
-import platform
 import statistics
-import sys
 import time
 
 import flax.linen as nn
@@ -30,7 +28,7 @@ import numpy as np
 from absl import app, flags
 
 import mtjax.optim
-from experiments.common import current_commit
+from experiments.common import provenance
 from mtjax import tree
 from mtjax.autodiff.sinks import apply_with_sinks
 from mtjax.encoders import ViT
@@ -42,7 +40,7 @@ _TASKS = flags.DEFINE_list('tasks', ['4', '16'], 'Numbers of tasks.')
 _ROUNDS = flags.DEFINE_integer('rounds', 9, 'Rounds over all variants.')
 _VARIANTS = flags.DEFINE_list('variants', [], 'Only these; all by default.')
 _OUTPUT = flags.DEFINE_string('output', None, 'JSON file for the result.')
-_TORCHJD = flags.DEFINE_bool('with_torchjd', False, 'Measure TorchJD too (needs torch and torchjd).')
+_TORCHJD = flags.DEFINE_bool('with-torchjd', False, 'Measure TorchJD too (needs torch and torchjd).')
 
 CALLS = 3  # timed calls a round
 ROWS = {'mlp': 128, 'vit': 16}
@@ -191,9 +189,8 @@ def measure(trunk, num_tasks, rounds):
 def main(_):
   """Measures, prints tables."""
   result = {
-    'command': ' '.join(['python -m experiments.benchmarks.gradients', *sys.argv[1:]]), 'commit': current_commit(),
-    'device': jax.devices()[0].device_kind, 'devices': jax.device_count(), 'jax': jax.__version__,
-    'python': platform.python_version(), 'rounds': _ROUNDS.value, 'tables': {}}
+    **provenance('experiments.benchmarks.gradients'), 'devices': jax.device_count(), 'rounds': _ROUNDS.value,
+    'tables': {}}
   for trunk in _TRUNKS.value:
     for num_tasks in map(int, _TASKS.value):
       table = result['tables'][f'{trunk}, T={num_tasks}'] = measure(trunk, num_tasks, _ROUNDS.value)

@@ -10,10 +10,8 @@ not grow with T. Rules that need all of J are given [T, 1000]. Reference levels,
 import functools
 import json
 import pathlib
-import platform
 import re
 import statistics
-import sys
 import time
 
 import jax
@@ -21,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from experiments.common import current_commit
+from experiments.common import provenance
 from mtjax import optim
 from mtjax.optim import solvers
 
@@ -111,10 +109,7 @@ def main(_):
     print(f'{name:24}' + ''.join(f'{1e3 * s:10.3f}' for s, _ in measured)
           + '    ' + ' '.join(f'{c:.2f}' for _, c in measured), flush=True)
   result = {
-    'command': ' '.join(['python -m experiments.benchmarks.solvers', *sys.argv[1:]]),
-    'commit': current_commit(), 'dtype': 'float32', 'repeats': _REPEATS.value, 'methods': rows,
-    'device': jax.devices()[0].device_kind, 'jax': jax.__version__, 'python': platform.python_version(),
-  }
+    **provenance('experiments.benchmarks.solvers'), 'dtype': 'float32', 'repeats': _REPEATS.value, 'methods': rows}
   print(json.dumps(result, indent=2))
   if _OUTPUT.value:
     pathlib.Path(_OUTPUT.value).write_text(json.dumps(result, indent=2) + '\n')

@@ -12,7 +12,6 @@ where the bare loop makes its batches one by one. Targets: >= 0.95 of the speed,
 import dataclasses
 import json
 import pathlib
-import platform
 import re
 import statistics
 import subprocess
@@ -23,7 +22,7 @@ import jax
 import optax
 from absl import app, flags
 
-from experiments.common import current_commit
+from experiments.common import provenance
 from experiments.multimnist import joint
 from mtjax import experiment
 from mtjax.training import loop
@@ -119,15 +118,12 @@ def main(_):
     command = [sys.executable, '-m', 'experiments.benchmarks.step_overhead', f'--only={name}', f'--steps={steps}']
     memory[name] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
   result = {
-    'command': ' '.join(['python -m experiments.benchmarks.step_overhead', *sys.argv[1:]]),
-    'commit': current_commit(), 'steps': steps, 'rounds': len(rounds),
+    **provenance('experiments.benchmarks.step_overhead'), 'steps': steps, 'rounds': len(rounds),
     'bare_steps_per_second': steps / statistics.median(b for b, _ in rounds),
     'mtjax_steps_per_second': steps / statistics.median(o for _, o in rounds),
     'speed_ratio': statistics.median(b / o for b, o in rounds),
     'speed_ratio_range': [min(b / o for b, o in rounds), max(b / o for b, o in rounds)],
-    'peak_memory_kib': memory, 'memory_ratio': memory['mtjax'] / memory['bare'],
-    'device': jax.devices()[0].device_kind, 'jax': jax.__version__, 'python': platform.python_version(),
-  }
+    'peak_memory_kib': memory, 'memory_ratio': memory['mtjax'] / memory['bare']}
   print(json.dumps(result, indent=2))
   if _OUTPUT.value:
     pathlib.Path(_OUTPUT.value).write_text(json.dumps(result, indent=2) + '\n')
