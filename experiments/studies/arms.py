@@ -28,6 +28,7 @@ class Arm:
     least_tasks: it needs so many.
     watch: what is recorded before every tenth step; see `Trainer`.
     versus: {role: the arm it is compared with}.
+    claims: {role: 'better' or 'kept', see `stats.holds`}; 'better' where it is not said.
   """
 
   name: str
@@ -38,6 +39,7 @@ class Arm:
   least_tasks: int = 2
   watch: Callable | None = None
   versus: Mapping[str, str] = dataclasses.field(default_factory=lambda: {'sum': BASELINE, 'searched weights': SEARCHED})
+  claims: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def of(name: str, kind: str, *, clip: float | None = None, validation: bool = False, label: str | None = None,

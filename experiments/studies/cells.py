@@ -28,6 +28,7 @@ class Study:
 
   Attributes:
     name: its module's name in `experiments.studies`.
+    claim: what it tests, in words.
     workdir: where cells lie.
     seeds: runs an arm; None = what the bed says.
     smoke: a few steps, two seeds and learning rates; nothing is written under experiments/results.
@@ -36,6 +37,7 @@ class Study:
   """
 
   name: str
+  claim: str
   workdir: pathlib.Path = pathlib.Path('runs/studies')
   seeds: int | None = None
   smoke: bool = False
@@ -43,7 +45,7 @@ class Study:
   results: pathlib.Path = RESULTS
 
   @classmethod
-  def parse(cls, name: str, doc: str, add: Callable[[argparse.ArgumentParser], Any] = lambda parser: None,
+  def parse(cls, name: str, claim: str, doc: str, add: Callable[[argparse.ArgumentParser], Any] = lambda parser: None,
             argv: Sequence[str] | None = None) -> tuple['Study', argparse.Namespace]:
     """(study, all options) of the command line; `add` gives the parser further options."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -54,7 +56,7 @@ class Study:
     argv = list(sys.argv[1:] if argv is None else argv)
     options = parser.parse_args(argv)
     shown = tuple(x for x in argv if not x.startswith('--workdir'))
-    return cls(name, pathlib.Path(options.workdir), options.seeds, options.smoke, shown), options
+    return cls(name, claim, pathlib.Path(options.workdir), options.seeds, options.smoke, shown), options
 
   def bed(self, bed: Bed) -> Bed:
     """The bed as this study runs it: in a smoke run for a few steps, two seeds, two learning rates."""

@@ -146,10 +146,11 @@ def collect(study: Study, bed: Bed, plan: Plan, arms: Mapping[str, Arm], single:
     entry['delta_m'] = stats.summary(deltas[name])
     entry['iqm'] = {'value': stats.iqm(changes[name]), 'interval': stats.bootstrap(changes[name])}
     entry['versus'] = {role: {**pair, 'p_holm': adjusted[role][name],
-                              'verdict': stats.verdict(pair, adjusted[role][name])}
+                              'verdict': stats.verdict(pair, adjusted[role][name]),
+                              'holds': stats.holds(pair, adjusted[role][name], arms[name].claims.get(role, 'better'))}
                        for role, pair in versus[name].items()}
   return {
-    **study.provenance(len(plan.seeds)), 'bed': bed.name,
+    **study.provenance(len(plan.seeds)), 'claim': study.claim, 'bed': bed.name,
     'settings': {
       **plan.settings(bed), 'epochs': bed.steps / bed.steps_per_epoch,
       'optimizer': 'Adam, cosine decay to 0' if bed.decay == 'cosine' else 'Adam, constant learning rate',
@@ -200,12 +201,13 @@ def delta_of(bed: Bed, cell: dict, single: dict) -> float:
   return float(stats.delta_m(cell['primary'], single['test'], higher).mean())
 
 
-def main(name: str, doc: str, arms_of: Callable[[Bed], Mapping[str, Arm]], known: Sequence[str],
+def main(name: str, claim: str, doc: str, arms_of: Callable[[Bed], Mapping[str, Arm]], known: Sequence[str],
          argv: Sequence[str] | None = None) -> None:
   """The command line of a comparison.
 
   Args:
     name: of the study's module.
+    claim: what it tests, in words.
     doc: its help.
     arms_of: bed -> {name: arm}.
     known: the beds it can be run on.
@@ -215,7 +217,7 @@ def main(name: str, doc: str, arms_of: Callable[[Bed], Mapping[str, Arm]], known
     parser.add_argument('--bed', required=True, choices=known, help='the bed')
     parser.add_argument('--methods', default='', help='only these arms, separated by semicolons; all by default')
 
-  study, options = Study.parse(name, doc, add, argv)
+  study, options = Study.parse(name, claim, doc, add, argv)
   bed = study.bed(beds.load(options.bed))
   arms = arms_of(bed)
   names = [method.strip() for method in options.methods.split(';') if method.strip()] or list(arms)

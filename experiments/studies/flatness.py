@@ -16,6 +16,7 @@ from experiments.studies import comparison, rules
 from experiments.studies.arms import BASELINE, Arm
 from experiments.studies.beds.base import Bed
 
+CLAIM = "Any rule gains from SAM's gradients, and more when loss and flatness are aggregated apart (F-MTL)."
 RULES = ('pcgrad', 'cagrad', 'mgda', 'imtl_g')
 RHO = 0.2
 BEDS = ('composite_digits', 'composite_digits_noisy', 'composite_digits_fixed', 'composite_digits_noisy_fixed',
@@ -48,4 +49,4 @@ def arms(bed: Bed) -> dict[str, Arm]:
 
 
 if __name__ == '__main__':
-  comparison.main('flatness', __doc__, arms, BEDS)
+  comparison.main('flatness', CLAIM, __doc__, arms, BEDS)

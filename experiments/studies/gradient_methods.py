@@ -10,5 +10,7 @@ Writes experiments/results/gradient_methods/BED.json.
 from experiments.studies import beds, comparison
 from experiments.studies.arms import methods
 
+CLAIM = 'A method that resolves conflict or balances losses beats the sum of the losses, tuned as carefully.'
+
 if __name__ == '__main__':
-  comparison.main('gradient_methods', __doc__, methods, list(beds.BEDS))
+  comparison.main('gradient_methods', CLAIM, __doc__, methods, list(beds.BEDS))

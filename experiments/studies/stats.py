@@ -96,12 +96,19 @@ def verdict(comparison: Mapping[str, Any], p: float | None, level: float = 0.05)
   return 'better' if comparison['difference'] < 0 else 'worse'
 
 
-def holds(comparison: Mapping[str, Any], least: float = 0.0) -> bool | None:
-  """Whether one - other > least, by the 95 % interval: True or False where it is clear of it, None where it is not."""
-  interval = comparison['interval']
-  if interval is None:
-    return None
-  return True if interval[0] > least else False if interval[1] < least else None
+def holds(comparison: Mapping[str, Any], p: float | None, claim: str = 'better', margin: float = 1.0) -> bool | None:
+  """Whether a claim about a difference holds: True, False, or None for no evidence.
+
+  Args:
+    comparison, p: as of `verdict`.
+    claim: 'better', or 'kept': worse by less than `margin`, which holds where the whole 95 % interval is below it.
+    margin: percentage points of delta_m.
+  """
+  found = verdict(comparison, p)
+  if claim == 'kept':
+    interval = comparison['interval']
+    return True if interval is not None and interval[1] < margin else False if found == 'worse' else None
+  return {'better': True, 'worse': False, 'no evidence': None}[found]
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:

@@ -79,8 +79,9 @@ def bed_table(result: Mapping[str, Any]) -> list[str]:
 
 def pair_text(pair: Mapping[str, Any]) -> str:
   """The verdict on a paired difference, and the difference."""
-  return f'{SIGNS[pair["verdict"]]} ({pair["difference"]:+.2f}, p {pair["p_holm"]:.2g})' if pair['p_holm'] is not None \
-    else f'{SIGNS[pair["verdict"]]} ({pair["difference"]:+.2f})'
+  p = '' if pair['p_holm'] is None else f', p {pair["p_holm"]:.2g}'
+  kept = ', kept' if pair['holds'] and pair['verdict'] == 'no evidence' else ''
+  return f'{SIGNS[pair["verdict"]]}{kept} ({pair["difference"]:+.2f}{p})'
 
 
 def summary(results: Mapping[str, dict]) -> list[str]:
@@ -114,6 +115,7 @@ def page(study: str, results: Mapping[str, dict]) -> str:
   first = next(iter(results.values()))
   lines = [
     f'# {TITLES[study]}', '',
+    f'Claim: {first["claim"]}', '',
     'Δm: percent worse than single-task training of the same encoder, mean over tasks: lower is better, below 0 '
     'sharing helps. Every arm has the same budget, the same data order and start per seed, and its own learning rate, '
     'chosen on validation. Verdicts: paired t-test over seeds, Holm over the arms of the bed at 5 %; — is no '

@@ -51,6 +51,14 @@ def test_holm_by_hand():
   assert stats.holm({'a': 0.01, 'b': 0.04, 'c': 0.03, 'd': None}) == {'a': 0.03, 'b': 0.06, 'c': 0.06, 'd': None}
 
 
+def test_a_claim_holds_fails_or_has_no_evidence():
+  pair = lambda difference, *interval: {'difference': difference, 'interval': interval}
+  assert [stats.holds(pair(d), p) for d, p in ((-1, 0.01), (1, 0.01), (-1, 0.2))] == [True, False, None]
+  kept = [(pair(0.1, -0.2, 0.4), 0.5), (pair(2.0, 1.5, 2.5), 0.01), (pair(2.0, -1.0, 5.0), 0.5)]
+  assert [stats.holds(*found, 'kept') for found in kept] == [True, False, None]
+  assert stats.holds({'difference': 0.0, 'interval': None}, None, 'kept') is None
+
+
 def test_a_verdict_needs_evidence_and_less_is_better():
   assert [stats.verdict({'difference': d}, p) for d, p in ((-1, 0.01), (1, 0.01), (-1, 0.2), (-1, None))] == [
     'better', 'worse', 'no evidence', 'no evidence']
@@ -118,7 +126,7 @@ def _made(factory):
 def test_a_comparison_runs_resumes_and_becomes_a_page(tmp_path, monkeypatch, bed):
   monkeypatch.setattr(beds, 'load', lambda name: bed)
   argv = ['--bed=composite_digits', '--smoke', f'--workdir={tmp_path}', '--methods=linear_scalarisation;upgrad;mgda']
-  run = lambda: comparison.main('gradient_methods', 'help', arms.methods, ['composite_digits'], argv)
+  run = lambda: comparison.main('gradient_methods', 'claim', 'help', arms.methods, ['composite_digits'], argv)
   run()
   path = tmp_path / 'smoke' / 'gradient_methods' / 'composite_digits.json'
   first = json.loads(path.read_text())
@@ -138,7 +146,7 @@ def test_a_comparison_runs_resumes_and_becomes_a_page(tmp_path, monkeypatch, bed
 
 def test_an_unknown_arm_or_bed_names_what_is_known(tmp_path):
   with pytest.raises(ValueError, match='no arm .upgrat.*upgrad'):
-    comparison.main('gradient_methods', '', arms.methods, ['composite_digits'],
+    comparison.main('gradient_methods', 'claim', '', arms.methods, ['composite_digits'],
                     ['--bed=composite_digits', f'--workdir={tmp_path}', '--methods=upgrat'])
   with pytest.raises(ValueError, match='no bed .qm10.*qm9'):
     beds.load('qm10')
