@@ -21,7 +21,8 @@ from mtjax.optim import Aggregator, Info
 from mtjax.optim.sharpness import FTL
 from mtjax.training.engine import diagnostics, statistics
 from mtjax.training.engine.options import Options, check_method
-from mtjax.training.engine.work import Settled, Work
+from mtjax.training.engine.settle import Settled
+from mtjax.training.engine.work import Work
 
 Params = Any
 
