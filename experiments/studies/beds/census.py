@@ -59,5 +59,5 @@ def load(pair: str = 'income') -> Bed:
     encoder=Encoder(NUM_CODES[pair]), batch_size=1024, steps=EPOCHS * (len(origin['train']) // 1024),
     tasks={label: Task(label, 'bed', label, Classification(classes=2), softmax_xent,
                        Collection({'auc': auc(), 'accuracy': accuracy()})) for label in LABELS[pair]},
-    learning_rates=(3e-4, 1e-3, 3e-3, 1e-2), last_layer='fc2/', seeds=5, tune_seeds=1,
+    learning_rates=(3e-3, 1e-2, 3e-2), last_layer='fc2/', seeds=5, tune_seeds=1,
     note='The learning rate is chosen on one of the seeds.').check()
