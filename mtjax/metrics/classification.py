@@ -86,4 +86,4 @@ def quadratic_kappa(kind: str = 'ordinal') -> Collected:
       warnings.simplefilter('ignore')  # one class only: the answer is NaN
       return cohen_kappa_score(label[mask], said[mask], weights='quadratic')
 
-  return Collected(MetricSpec('quadratic_kappa', True, (-1, 1), 0.0), value, lambda outputs: predictions(outputs, kind))
+  return Collected(MetricSpec('quadratic_kappa', True, (-1, 1), null_value=0.0), value, lambda outputs: predictions(outputs, kind))
