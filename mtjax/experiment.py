@@ -48,8 +48,12 @@ HEADS = Registry('head', {
 LOSSES = Registry('loss', {name: f'mtjax.losses:{name}' for name in (
   'softmax_xent', 'soft_xent', 'sigmoid_xent', 'mse', 'mae', 'huber', 'ordinal_nll')})
 METRICS = Registry('metric', {name: f'mtjax.metrics:{name}' for name in (
-  'accuracy', 'macro_f1', 'balanced_accuracy', 'log_loss', 'quadratic_kappa', 'ece', 'auc', 'average_precision',
-  'mse', 'mae', 'rmse', 'r2', 'pearson', 'spearman')})
+  'accuracy', 'macro_f1', 'balanced_accuracy', 'log_loss', 'normalised_entropy', 'kappa', 'linear_kappa',
+  'quadratic_kappa', 'mcc', 'ece', 'mce', 'adaptive_ece', 'classwise_ece', 'reliability', 'brier', 'acc', 'acc_norm',
+  'acc_mutual_info', 'auc', 'average_precision', 'gauc', 'ndcg', 'hit_rate', 'recall_at_k', 'precision_at_k', 'mrr',
+  'map_at_k', 'mse', 'mae', 'rmse', 'r2', 'pearson', 'spearman', 'concordance_index', 'miou', 'pixel_accuracy',
+  'depth_abs', 'depth_rel', 'depth_rmse', 'depth_delta', 'mean_angle', 'median_angle', 'angle_within', 'ods_f',
+  'boundary_f', 'exact_match', 'token_f1', 'wer', 'rouge1', 'rouge2', 'rouge_l', 'bleu', 'chrf', 'ter')})
 FORMATS = Registry('format', {'bytes': 'mtjax.data.formats:Bytes'})
 SOURCES = Registry('data set', sources.SOURCES)
 

@@ -173,7 +173,7 @@ class HostSums:
 
 
 def count(n: jax.Array) -> dict[str, jax.Array]:
-  """Whole numbers [...] int32 in two words, so that sums pass 2^31: a split of a few thousand images has more pixels."""
+  """Whole numbers [...] int32 in two words, so that sums pass 2^31: a few thousand images have more pixels."""
   return {'high': n >> _LOW, 'low': n & ((1 << _LOW) - 1)}
 
 
