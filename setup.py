@@ -39,7 +39,8 @@ EXTRAS['test'] = sorted({
   *EXTRAS['notebooks'],
 })
 EXTRAS['dev'] = sorted({*EXTRAS['test'], 'jupyterlab'})
-EXTRAS['all'] = sorted({req for name in ('hf', 'tensorboard', 'report', 'image', 'text', 'notebooks') for req in EXTRAS[name]})
+_FOR_USE = ('hf', 'tensorboard', 'report', 'image', 'text', 'notebooks')
+EXTRAS['all'] = sorted({req for name in _FOR_USE for req in EXTRAS[name]})
 
 setuptools.setup(
   name='mtjax',
