@@ -243,8 +243,11 @@ def _sum(values: jax.Array) -> tuple[jax.Array, jax.Array]:
 
   Rows stay apart: folding over their axis would move data between the devices that hold them.
   """
-  if values.size <= _ROWS:
-    return values.sum(), jnp.zeros(())
+  return (values.sum(), jnp.zeros(())) if values.size <= _ROWS else _long_sum(values)
+
+
+@jax.jit
+def _long_sum(values: jax.Array) -> tuple[jax.Array, jax.Array]:
   values = values.reshape(len(values), -1)
   rest = jnp.zeros(())
   while values.shape[1] > 1:
