@@ -31,15 +31,15 @@ def need(metric):
 def rows(seed, several=False):
   rng = np.random.default_rng(seed)
   text = lambda: ' '.join(rng.choice(WORDS, rng.integers(1, 7)))
-  label = [tuple(text() for _ in range(rng.integers(1, 4))) if several else text() for _ in range(10)]
-  return [text() for _ in range(10)], {'label': label, 'mask': rng.random(10) < 0.7}
+  label = [tuple(text() for _ in range(rng.integers(1, 4))) if several else text() for _ in range(12)]
+  return [text() for _ in range(12)], {'label': label, 'mask': rng.random(12) < 0.7}
 
 
 @pytest.mark.parametrize('metric', ALL, ids=lambda metric: metric.specs[0].name)
 def test_in_batches(metric):
   need(metric)
   for several in (False, True):
-    assert_batches_and_hosts_agree(metric, *rows(0, several), jit=False)
+    assert_batches_and_hosts_agree(metric, *rows(0, several))
   assert_masked_rows_do_not_count(metric, *rows(0))
 
 
