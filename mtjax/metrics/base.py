@@ -84,7 +84,7 @@ class Mean:
 
   def merge(self, a: dict, b: dict) -> dict:
     """Two sums as one (Knuth's two-sum keeps the rounding error)."""
-    total, lost = _two_sum(a['sum'], b['sum'])
+    total, lost = two_sum(a['sum'], b['sum'])
     return {'sum': total, 'rest': a['rest'] + b['rest'] + lost, 'n': add_counts(a['n'], b['n'])}
 
   def compute(self, state: dict) -> dict[str, float]:
@@ -188,6 +188,13 @@ def read_count(n: dict) -> np.ndarray:
   return (np.asarray(n['high'], np.int64) << _LOW) + np.asarray(n['low'], np.int64)
 
 
+def two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """(a + b rounded, what rounding cut off)."""
+  total = a + b
+  kept = total - a
+  return total, (a - (total - kept)) + (b - kept)
+
+
 def align_mask(mask: Any, values: Any) -> Any:
   """A mask [B] (or of more axes) with trailing axes of size 1, so that it broadcasts against `values`.
 
@@ -231,13 +238,6 @@ def check_positive(value: Any, field: str, metric: str) -> None:
     raise ValueError(f'{metric} has {field}={value!r}; allowed is a finite number > 0.')
 
 
-def _two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """(a + b rounded, what rounding cut off)."""
-  total = a + b
-  kept = total - a
-  return total, (a - (total - kept)) + (b - kept)
-
-
 def _sum(values: jax.Array) -> tuple[jax.Array, jax.Array]:
   """(sum, what rounding cut off from it) of float32 [B, …]; within a row, halves are added by two-sums.
 
@@ -252,6 +252,6 @@ def _long_sum(values: jax.Array) -> tuple[jax.Array, jax.Array]:
   rest = jnp.zeros(())
   while values.shape[1] > 1:
     half = values.shape[1] // 2
-    total, lost = _two_sum(values[:, :half], values[:, half:2 * half])
+    total, lost = two_sum(values[:, :half], values[:, half:2 * half])
     values, rest = jnp.concatenate([total, values[:, 2 * half:]], axis=1), rest + lost.sum()
   return values.sum(), rest

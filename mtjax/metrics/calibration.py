@@ -20,11 +20,15 @@ from mtjax.metrics.base import (
   Collected,
   Mean,
   MetricSpec,
+  add_counts,
   align_mask,
   check_choice,
   check_whole,
   columns,
+  count,
   nan_mean,
+  read_count,
+  two_sum,
 )
 from mtjax.metrics.decode import check_kind, probabilities
 
@@ -52,9 +56,9 @@ class Bins:
     self._value, self._kind, self._bins = value, kind, bins
 
   def init(self) -> dict:
-    """Per bin: rows, right ones, and the sum of the confidence's distance from the bin's lower end."""
-    counts = jnp.zeros(self._bins, jnp.int32)
-    return {'n': counts, 'right': jnp.zeros(self._bins, jnp.int32), 'offset': jnp.zeros(self._bins)}
+    """Per bin: rows, right ones, and the sum of the confidence's distance from the bin's lower end, with its rest."""
+    none = jnp.zeros(self._bins, jnp.int32)
+    return {'n': count(none), 'right': count(none), 'offset': jnp.zeros(self._bins), 'rest': jnp.zeros(self._bins)}
 
   def update(self, state: dict, outputs, batch: Batch) -> dict:
     """Adds the rows of a batch."""
@@ -69,17 +73,21 @@ class Bins:
     offset = confidence - index / self._bins
     member = (index[..., None] == jnp.arange(self._bins).reshape(*[1] * index.ndim, -1)) & mask[..., None]
     axes = tuple(range(member.ndim - 1))
-    part = {'n': member.sum(axes, dtype=jnp.int32), 'right': (member & right[..., None]).sum(axes, dtype=jnp.int32),
+    part = {'n': count(member.sum(axes, dtype=jnp.int32)), 'rest': jnp.zeros(self._bins),
+            'right': count((member & right[..., None]).sum(axes, dtype=jnp.int32)),
             'offset': jnp.where(member, offset[..., None], 0.0).sum(axes)}
     return self.merge(state, part)
 
   def merge(self, a: dict, b: dict) -> dict:
     """Bin by bin."""
-    return {name: a[name] + b[name] for name in a}
+    offset, lost = two_sum(a['offset'], b['offset'])
+    return {'n': add_counts(a['n'], b['n']), 'right': add_counts(a['right'], b['right']), 'offset': offset,
+            'rest': a['rest'] + b['rest'] + lost}
 
   def compute(self, state: dict) -> dict[str, float]:
     """{name: value}; NaN without rows."""
-    n, right, offset = (np.asarray(state[name], np.float64) for name in ('n', 'right', 'offset'))
+    n, right = (read_count(state[name]).astype(np.float64) for name in ('n', 'right'))
+    offset = sum(np.asarray(state[name], np.float64) for name in ('offset', 'rest'))
     empty = n == 0
     rows = np.where(empty, np.nan, n)
     confidence = (offset + n * np.arange(self._bins) / self._bins) / rows

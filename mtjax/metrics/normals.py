@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtjax.metrics.base import Collected, Mean, MetricSpec, align_mask, check_positive
+from mtjax.metrics.base import Batch, Collected, Mean, MetricSpec, align_mask, check_positive
 from mtjax.metrics.decode import check_kind
 
 
@@ -43,13 +43,7 @@ def mean_angle(kind: str = 'identity') -> Mean:
 def median_angle(kind: str = 'identity') -> Collected:
   """Median angular error in degrees over all valid pixels of the split."""
   check_kind(kind, ('identity',), 'median_angle')
-
-  def value(said, normal, mask):
-    keep = np.broadcast_to(align_mask(mask, normal[..., 0]), normal.shape[:-1]) & np.asarray(_valid(said, normal))
-    angle = np.asarray(angles(said, normal))[keep]
-    return np.median(angle.astype(np.float64)) if len(angle) else float('nan')
-
-  return Collected(MetricSpec('median_angle', False, (0, 180)), value)
+  return _MedianAngle()
 
 
 def angle_within(degrees: float = 11.25, kind: str = 'identity') -> Mean:
@@ -67,6 +61,20 @@ def angle_within(degrees: float = 11.25, kind: str = 'identity') -> Mean:
   check_positive(degrees, 'degrees', 'angle_within')
   near = lambda said, normal: angles(said, normal) < degrees
   return Mean(MetricSpec(f'within_{degrees:g}', True, (0, 1)), near, counts=_valid)
+
+
+class _MedianAngle(Collected):
+  """Keeps the angles only: a sixth of the vectors."""
+
+  def __init__(self):
+    middle = lambda angle, valid, mask: np.median(angle[valid].astype(np.float64)) if valid.any() else float('nan')
+    super().__init__(MetricSpec('median_angle', False, (0, 180)), middle)
+
+  def update(self, state: tuple, outputs: jax.Array, batch: Batch) -> tuple:
+    """Appends the pixels of a batch."""
+    valid = _valid(outputs, batch['label'])
+    valid = valid & align_mask(batch['mask'], valid)
+    return super().update(state, angles(outputs, batch['label']), {'label': valid, 'mask': valid})
 
 
 def _unit(x: jax.Array) -> jax.Array:

@@ -4,7 +4,7 @@ import warnings
 import numpy as np
 import pytest
 import sklearn.metrics as sk
-from agree import assert_batches_and_hosts_agree, assert_masked_rows_do_not_count, compute, number, of
+from agree import assert_batches_and_hosts_agree, assert_masked_rows_do_not_count, compute, number, of, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_metrics import rows
@@ -27,10 +27,11 @@ def batch_of(kind, seed, **case):
 
 
 @pytest.mark.parametrize('kind, metric', ALL, ids=IDS)
-def test_in_batches(kind, metric):
+@seeds
+def test_in_batches(kind, metric, seed):
   for case in (dict(), dict(ties=True), dict(one_class=True)):
-    assert_batches_and_hosts_agree(metric, *batch_of(kind, 1, **case))
-  assert_masked_rows_do_not_count(metric, *batch_of(kind, 1))
+    assert_batches_and_hosts_agree(metric, *batch_of(kind, seed, **case))
+  assert_masked_rows_do_not_count(metric, *batch_of(kind, seed))
 
 
 def slow_bins(confidence, right, bins):

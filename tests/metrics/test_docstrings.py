@@ -1,10 +1,13 @@
 """The examples of the docstrings; every registered metric says what its number means."""
 import doctest
 import importlib
+import pathlib
+import re
 
 import numpy as np
 import pytest
 
+import mtjax
 from mtjax import experiment, metrics
 from mtjax.config import keywords
 
@@ -35,6 +38,19 @@ def test_every_metric_says_what_its_numbers_mean(name):
     assert not spec.primary
   metric = metrics.Collection({'it': metric})
   assert [spec.primary for spec in metric.specs] == [True] + [False] * (len(metric.specs) - 1)
+
+
+def test_the_readme_names_every_metric_and_its_example_runs():
+  readme = (pathlib.Path(__file__).parents[2] / 'README.md').read_text(encoding='utf-8')
+  section = re.search(r'## Metrics\n(.*?)\n## ', readme, re.S).group(1)
+  for name in experiment.METRICS:
+    (file,) = re.findall(rf'^\|.*`{name}`.*\(mtjax/(metrics/\w+)\.py\) \|$', section, re.M)
+    assert experiment.METRICS.lookup(name).__module__ == f'mtjax.{file}'.replace('/', '.')
+  code = re.search(r'```python\n(.*?)```', section, re.S).group(1)
+  said = re.search(r'metric\.compute\(state\) +# (.*)', code).group(1)
+  names = {'mtjax': mtjax}
+  exec(code.replace('metric.compute', 'found = metric.compute'), names)
+  assert str(names['found']) == said
 
 
 def test_a_spec_as_json():

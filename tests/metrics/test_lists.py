@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import sklearn.metrics as sk
-from agree import assert_batches_and_hosts_agree, assert_masked_rows_do_not_count, number, of
+from agree import assert_batches_and_hosts_agree, assert_masked_rows_do_not_count, number, of, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,12 +34,12 @@ def slow(scores, positive, k):
           len(ranks) / k, 1 / ranks[0] if ranks else 0.0, precisions / min(total, k), precisions / max(len(ranks), 1)]
 
 
-@pytest.mark.parametrize('metric', LISTS[:1] + LISTS[-1:], ids=lambda metric: metric.specs[0].name)
-def test_lists_in_batches(metric):
+@pytest.mark.parametrize('metric', LISTS, ids=lambda metric: metric.specs[0].name)
+@seeds
+def test_lists_in_batches(metric, seed):
   for ties in (False, True):
-    assert_batches_and_hosts_agree(metric, *list_rows(0, ties))
-  outputs, batch = list_rows(0)
-  assert_masked_rows_do_not_count(metric, outputs, batch | {'mask': np.repeat(np.arange(B)[:, None] % 3 > 0, ITEMS, 1)})
+    assert_batches_and_hosts_agree(metric, *list_rows(seed, ties))
+  assert_masked_rows_do_not_count(metric, *list_rows(seed))
 
 
 @given(seed=st.integers(0, 10**6), ties=st.booleans())
@@ -157,11 +157,12 @@ def test_gauc_of_one_group_is_the_auc():
     metrics.gauc('user', 'rows')
 
 
-def test_gauc_in_batches():
+@seeds
+def test_gauc_in_batches(seed):
   metric = of(metrics.gauc, 'user')
   for case in (dict(), dict(ties=True), dict(users=1)):
-    assert_batches_and_hosts_agree(metric, *click_rows(0, **case))
-  assert_masked_rows_do_not_count(metric, *click_rows(0))
+    assert_batches_and_hosts_agree(metric, *click_rows(seed, **case))
+  assert_masked_rows_do_not_count(metric, *click_rows(seed))
 
 
 def survival_rows(seed, ties=False, censored=0.4):
@@ -208,10 +209,11 @@ def test_concordance_of_awkward_rows(monkeypatch):
   assert number(of(metrics.concordance_index, 'event'), predicted, batch) == whole
 
 
-def test_concordance_in_batches():
+@seeds
+def test_concordance_in_batches(seed):
   metric = of(metrics.concordance_index, 'event')
-  assert_batches_and_hosts_agree(metric, *survival_rows(0, ties=True))
-  assert_masked_rows_do_not_count(metric, *survival_rows(0))
+  assert_batches_and_hosts_agree(metric, *survival_rows(seed, ties=True))
+  assert_masked_rows_do_not_count(metric, *survival_rows(seed))
 
 
 def choice_rows(seed, lengths=None):
@@ -245,6 +247,7 @@ def test_an_option_of_no_length_is_none():
 
 
 @pytest.mark.parametrize('metric', CHOICE, ids=lambda metric: metric.specs[0].name)
-def test_multiple_choice_in_batches(metric):
-  assert_batches_and_hosts_agree(metric, *choice_rows(0))
-  assert_masked_rows_do_not_count(metric, *choice_rows(0))
+@seeds
+def test_multiple_choice_in_batches(metric, seed):
+  assert_batches_and_hosts_agree(metric, *choice_rows(seed))
+  assert_masked_rows_do_not_count(metric, *choice_rows(seed))

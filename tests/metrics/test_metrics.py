@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import sklearn.metrics as sk
-from agree import assert_batches_and_hosts_agree, assert_masked_rows_do_not_count, number
+from agree import assert_batches_and_hosts_agree, assert_masked_rows_do_not_count, number, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,9 +50,10 @@ def value(metric, outputs, label, mask):
 
 
 @pytest.mark.parametrize('name, metric', ALL, ids=[name for name, _ in ALL])
-def test_batches_hosts_and_garbage(name, metric):
+@seeds
+def test_batches_hosts_and_garbage(name, metric, seed):
   for case in (dict(), dict(ties=True), dict(one_class=True)):
-    outputs, label, mask = rows(name.split('-')[1], 60, seed=1, **case)
+    outputs, label, mask = rows(name.split('-')[1], 60, seed, **case)
     assert_batches_and_hosts_agree(metric, outputs, {'label': label, 'mask': mask})
   assert_masked_rows_do_not_count(metric, outputs, {'label': label, 'mask': mask})
 

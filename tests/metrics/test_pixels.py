@@ -4,7 +4,7 @@ import pytest
 import scipy.ndimage
 import scipy.optimize
 import sklearn.metrics as sk
-from agree import assert_batches_and_hosts_agree, assert_masked_rows_do_not_count, number
+from agree import assert_batches_and_hosts_agree, assert_masked_rows_do_not_count, number, of, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,29 +47,32 @@ def edge_rows(seed):
 
 
 @pytest.mark.parametrize('metric', SEGMENTATION, ids=names(SEGMENTATION))
-def test_segmentation_in_batches(metric):
-  for seed, classes in ((0, C), (1, 1)):                            # the second: one class only
+@seeds
+def test_segmentation_in_batches(metric, seed):
+  for classes in (C, 1):                            # the second: one class only
     assert_batches_and_hosts_agree(metric, *segmentation_rows(seed, classes))
-  assert_masked_rows_do_not_count(metric, *segmentation_rows(0))
+  assert_masked_rows_do_not_count(metric, *segmentation_rows(seed))
 
 
 @pytest.mark.parametrize('metric', DEPTH, ids=names(DEPTH))
-def test_depth_in_batches(metric):
-  assert_batches_and_hosts_agree(metric, *depth_rows(0))
-  outputs, batch = depth_rows(0)
-  assert_masked_rows_do_not_count(metric, outputs, batch | {'mask': batch['mask'].all((1, 2)) | (np.arange(B) < 2)})
+@seeds
+def test_depth_in_batches(metric, seed):
+  assert_batches_and_hosts_agree(metric, *depth_rows(seed))
+  assert_masked_rows_do_not_count(metric, *depth_rows(seed))
 
 
 @pytest.mark.parametrize('metric', NORMALS, ids=names(NORMALS))
-def test_normals_in_batches(metric):
-  assert_batches_and_hosts_agree(metric, *normal_rows(0))
-  assert_masked_rows_do_not_count(metric, *normal_rows(0))
+@seeds
+def test_normals_in_batches(metric, seed):
+  assert_batches_and_hosts_agree(metric, *normal_rows(seed))
+  assert_masked_rows_do_not_count(metric, *normal_rows(seed))
 
 
-def test_ods_in_batches():
-  metric = metrics.ods_f(thresholds=5, tolerance=0.15)
-  assert_batches_and_hosts_agree(metric, *edge_rows(0))
-  assert_masked_rows_do_not_count(metric, *edge_rows(0))
+@seeds
+def test_ods_in_batches(seed):
+  metric = of(metrics.ods_f, 5, 0.15)
+  assert_batches_and_hosts_agree(metric, *edge_rows(seed))
+  assert_masked_rows_do_not_count(metric, *edge_rows(seed))
 
 
 @given(seed=st.integers(0, 10**6), classes=st.integers(1, C))

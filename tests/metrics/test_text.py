@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from agree import assert_batches_and_hosts_agree, assert_masked_rows_do_not_count, number
+from agree import assert_batches_and_hosts_agree, assert_masked_rows_do_not_count, number, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,11 +36,12 @@ def rows(seed, several=False):
 
 
 @pytest.mark.parametrize('metric', ALL, ids=lambda metric: metric.specs[0].name)
-def test_in_batches(metric):
+@seeds
+def test_in_batches(metric, seed):
   need(metric)
   for several in (False, True):
-    assert_batches_and_hosts_agree(metric, *rows(0, several))
-  assert_masked_rows_do_not_count(metric, *rows(0))
+    assert_batches_and_hosts_agree(metric, *rows(seed, several))
+  assert_masked_rows_do_not_count(metric, *rows(seed))
 
 
 @pytest.mark.parametrize('metric', ALL, ids=lambda metric: metric.specs[0].name)
