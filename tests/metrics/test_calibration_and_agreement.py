@@ -15,8 +15,7 @@ from mtjax.metrics.decode import probabilities
 
 N, C, K = 60, 3, 4
 MAKERS = [metrics.mce, metrics.adaptive_ece, metrics.classwise_ece, metrics.brier, metrics.kappa, metrics.linear_kappa,
-          metrics.mcc, metrics.normalised_entropy, lambda kind: metrics.ece(kind, norm='l2'),
-          lambda kind: metrics.reliability(kind, bins=3)]
+          metrics.mcc, metrics.normalised_entropy, lambda kind: metrics.reliability(kind, bins=3)]
 ALL = [(kind, make(kind)) for make in MAKERS for kind in ('softmax', 'sigmoid', 'ordinal')]
 IDS = [f'{metric.specs[0].name}-{kind}' for kind, metric in ALL]
 
