@@ -30,14 +30,17 @@ EXTRAS = {
   'tensorboard': ['tensorboard', 'tensorboardX'],
   'report': ['matplotlib'],
   'image': ['pillow'],
+  'text': ['sacrebleu>=2.6,<3', 'rouge-score>=0.1.2'],
   'notebooks': ['jupytext', 'ipykernel', 'nbclient', 'nbformat', 'matplotlib'],
 }
 EXTRAS['test'] = sorted({
   'pytest', 'pytest-xdist', 'hypothesis', 'ruff',
-  *EXTRAS['hf'], *EXTRAS['tensorboard'], *EXTRAS['report'], *EXTRAS['image'], *EXTRAS['notebooks'],
+  *EXTRAS['hf'], *EXTRAS['tensorboard'], *EXTRAS['report'], *EXTRAS['image'], *EXTRAS['text'],
+  *EXTRAS['notebooks'],
 })
 EXTRAS['dev'] = sorted({*EXTRAS['test'], 'jupyterlab'})
-EXTRAS['all'] = sorted({req for name in ('hf', 'tensorboard', 'report', 'image', 'notebooks') for req in EXTRAS[name]})
+_FOR_USE = ('hf', 'tensorboard', 'report', 'image', 'text', 'notebooks')
+EXTRAS['all'] = sorted({req for name in _FOR_USE for req in EXTRAS[name]})
 
 setuptools.setup(
   name='mtjax',

@@ -48,8 +48,12 @@ HEADS = Registry('head', {
 LOSSES = Registry('loss', {name: f'mtjax.losses:{name}' for name in (
   'softmax_xent', 'soft_xent', 'sigmoid_xent', 'mse', 'mae', 'huber', 'ordinal_nll')})
 METRICS = Registry('metric', {name: f'mtjax.metrics:{name}' for name in (
-  'accuracy', 'macro_f1', 'balanced_accuracy', 'log_loss', 'quadratic_kappa', 'ece', 'auc', 'average_precision',
-  'mse', 'mae', 'rmse', 'r2', 'pearson', 'spearman')})
+  'accuracy', 'macro_f1', 'balanced_accuracy', 'log_loss', 'normalised_entropy', 'kappa', 'linear_kappa',
+  'quadratic_kappa', 'mcc', 'ece', 'mce', 'adaptive_ece', 'classwise_ece', 'reliability', 'brier', 'acc', 'acc_norm',
+  'acc_mutual_info', 'auc', 'average_precision', 'gauc', 'ndcg', 'hit_rate', 'recall_at_k', 'precision_at_k', 'mrr',
+  'map_at_k', 'mse', 'mae', 'rmse', 'r2', 'pearson', 'spearman', 'concordance_index', 'miou', 'pixel_accuracy',
+  'depth_abs', 'depth_rel', 'depth_rmse', 'depth_delta', 'mean_angle', 'median_angle', 'angle_within', 'ods_f',
+  'boundary_f', 'exact_match', 'token_f1', 'wer', 'rouge1', 'rouge2', 'rouge_l', 'bleu', 'chrf', 'ter')})
 FORMATS = Registry('format', {'bytes': 'mtjax.data.formats:Bytes'})
 SOURCES = Registry('data set', sources.SOURCES)
 
@@ -69,7 +73,9 @@ def default_config() -> ml_collections.ConfigDict:
     given beside `streams`, it is divided equally over those that have none of their own. Of all streams: `seed` of the
     order, `eval_batch_size`, `in_memory_mb` (splits below it are read into arrays; default 1024).
   tasks: {task: dict(label, head, loss?, metrics?, weight=1.0, stream?, rows?)}; `rows` is the source whose rows a task
-    reads in a mixture. Their order is that of the losses; a ConfigDict sorts its keys.
+    reads in a mixture. Their order is that of the losses; a ConfigDict sorts its keys. `metrics` is a list of names or
+    of dict(name, …), see `mtjax.metrics`; the first is the task's primary one. What a metric reads besides the label
+    (`dict(name='gauc', group='user')`) is a column of the stream, taken as labels are: -1 or NaN there becomes 0.
   encoder: dict(name, …).
   optimizer: dict(name, lr, …), see `mtjax.training.optimizer`.
   aggregator: dict(name, …), how one update is made of the tasks' gradients (`mtjax.optim`); {} = the sum of the losses
@@ -190,13 +196,14 @@ def _complete(config: Any) -> dict[str, Any]:
 
 
 def _labels(tasks: Mapping[str, Any], streams: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-  """{stream: the label columns that tasks read from it}."""
+  """{stream: the columns that tasks read from it: labels, and what metrics need besides}."""
   labels: dict[str, set[str]] = {name: set() for name in streams}
   for name, spec in tasks.items():
     check_keys(spec, _TASK_KEYS, f'tasks.{name}')
     if 'label' not in spec or 'head' not in spec:
       raise ValueError(f"'tasks.{name}' needs a label (a column of its stream) and a head.")
-    labels[_stream_of(name, spec, streams)].add(spec['label'])
+    metrics = _metrics(_head(spec['head'], f'tasks.{name}.head'), spec, f'tasks.{name}.metrics')
+    labels[_stream_of(name, spec, streams)] |= {spec['label'], *metrics.columns}
   return {name: tuple(sorted(columns)) for name, columns in labels.items()}
 
 
@@ -233,12 +240,6 @@ def _task(name: str, spec: Mapping[str, Any], streams: Mapping[str, Stream]) -> 
     raise ValueError(f"'{where}.loss' must be given: {type(head).__name__} has no default_loss. "
                      f'Known: {", ".join(sorted(LOSSES))}.')
   loss = _loss(loss, f'{where}.loss')
-  metrics = {}
-  for metric in spec.get('metrics') or getattr(head, 'default_metrics', ()):
-    metric = {'name': metric} if isinstance(metric, str) else dict(metric)
-    if 'kind' in (keywords(METRICS.lookup(metric.get('name'))) or ()):
-      metric.setdefault('kind', getattr(head, 'kind', 'identity'))
-    metrics[metric['name'].split(':')[-1]] = METRICS.build(metric, f'{where}.metrics')
   rows, row_id = spec.get('rows') or (name if stream.mixture and name in stream.sources else None), None
   if rows is not None:
     if not stream.mixture or rows not in stream.sources:
@@ -247,7 +248,8 @@ def _task(name: str, spec: Mapping[str, Any], streams: Mapping[str, Stream]) -> 
     row_id = list(stream.sources).index(rows)
   weight = spec.get('weight', 1.0)
   _check_weight(weight, f'{where}.weight')
-  return Task(name, stream.name, spec['label'], head, loss, Collection(metrics), float(weight), row_id)
+  return Task(name, stream.name, spec['label'], head, loss, _metrics(head, spec, f'{where}.metrics'),
+              float(weight), row_id)
 
 
 def _head(spec: Any, where: str) -> Any:
@@ -255,6 +257,23 @@ def _head(spec: Any, where: str) -> Any:
   spec = {'name': spec} if isinstance(spec, str) else dict(spec)
   inner = {'head': _head(spec.pop('head'), f'{where}.head')} if 'head' in spec else {}
   return HEADS.build(spec, where, **inner)
+
+
+def _metrics(head: Any, spec: Mapping[str, Any], where: str) -> Collection:
+  """The metrics of a task: those it names, or its head's. What they want to know of the head they are told."""
+  metrics: dict[str, Any] = {}
+  for metric in spec.get('metrics') or getattr(head, 'default_metrics', ()):
+    metric = {'name': metric} if isinstance(metric, str) else dict(metric)
+    wanted = keywords(METRICS.lookup(metric.get('name'))) or ()
+    facts = {'kind': getattr(head, 'kind', 'identity'), 'classes': getattr(head, 'classes', None)}
+    metric = {field: value for field, value in facts.items() if field in wanted and value is not None} | metric
+    built = METRICS.build(metric, where)
+    taken = {number.name for other in metrics.values() for number in other.specs}
+    for number in built.specs:
+      if number.name in taken:
+        raise ValueError(f"'{where}' gives '{number.name}' twice. Leave one out.")
+    metrics[' '.join(number.name for number in built.specs)] = built
+  return Collection(metrics)
 
 
 def _loss(spec: Any, where: str) -> Callable:

@@ -251,6 +251,8 @@ class Run:
       'device': f'{device.device_kind} x {self.mesh.size}',
       'parameters': tree.count(self._abstract_fn(0).params),
       'trainable': tree.count(learnt),
+      'metrics': {task.name: {spec.name: spec.to_json() for spec in task.metrics.specs}
+                  for task in self.objective.tasks.values()},
     }
     _write_json(self.workdir / 'run.json', {**facts, **self._recorded(), **fields})
 

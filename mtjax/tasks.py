@@ -42,13 +42,17 @@ class Task:
     return getattr(self.head, 'kind', 'identity')
 
   def view(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """The stream's batch as the task's metrics see it: {'label': [B, …], 'mask': bool, of label's shape or [B]}."""
+    """The stream's batch as the task's metrics see it.
+
+    {'label': [B, …], 'mask': bool, of label's shape or [B]}, and the columns that they read besides.
+    """
     label, mask = batch[self.label], batch[f'{self.label}_mask']
     if self.row_id is not None:
       mask = mask & (batch['task_id'] == self.row_id).reshape(-1, *[1] * (mask.ndim - 1))
     if mask.ndim > 1 and not self._masks_elements:
       mask = mask.all(tuple(range(1, mask.ndim)))
-    return {'label': sanitise(label, mask), 'mask': mask}
+    columns = {name: batch[name] for name in self.metrics.columns}
+    return {**columns, 'label': sanitise(label, mask), 'mask': mask}
 
   def loss_sums(self, outputs: jax.Array, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
     """(sum of the losses of the labelled rows, their number), float32 scalars."""

@@ -1,4 +1,5 @@
 """Several metrics as one."""
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,13 @@ class Collection:
   @property
   def specs(self) -> tuple:
     """What their numbers mean, in order; the first one is the task's primary metric."""
-    return tuple(spec for metric in self.metrics.values() for spec in metric.specs)
+    specs = (spec for metric in self.metrics.values() for spec in metric.specs)
+    return tuple(dataclasses.replace(spec, primary=i == 0) for i, spec in enumerate(specs))
+
+  @property
+  def columns(self) -> tuple[str, ...]:
+    """What they read of a batch besides its label."""
+    return tuple(dict.fromkeys(name for metric in self.metrics.values() for name in getattr(metric, 'columns', ())))
 
   @property
   def names(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@
   sigmoid    logits [...] or [..., K]          sigmoid, same shape               > 1/2
   ordinal    log-odds of y > k, [..., C - 1]   of each class, [..., C]           argmax
   identity   numbers                           -                                 the numbers
+  text       strings, on the host              -                                 the strings
 """
 import jax
 import jax.numpy as jnp

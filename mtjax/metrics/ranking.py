@@ -19,7 +19,7 @@ def auc(kind: str = 'softmax') -> Collected:
 
     return roc_auc_score(label, score)
 
-  return _by_class(MetricSpec('auc', True, (0, 1), 0.5), kind, value)
+  return _by_class(MetricSpec('auc', True, (0, 1), null_value=0.5), kind, value)
 
 
 def average_precision(kind: str = 'softmax') -> Collected:

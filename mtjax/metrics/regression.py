@@ -63,7 +63,7 @@ def _column(name, kind, bounds, value) -> Collected:
     return nan_mean([value(f, y) if np.ptp(y) > 0 else float('nan')
                      for f, y in columns(said, label, mask) if len(y) > 1])
 
-  return Collected(MetricSpec(name, True, bounds, 0.0), compute, lambda outputs: predictions(outputs, kind))
+  return Collected(MetricSpec(name, True, bounds, null_value=0.0), compute, lambda outputs: predictions(outputs, kind))
 
 
 def _correlation(f: np.ndarray, y: np.ndarray) -> float:

@@ -53,7 +53,10 @@ def looks(number: int) -> list[tuple[str, str]]:
 
 
 def higher_is_better(metric: str) -> bool:
-  """Whether more of `metric` is better, told by the words of its name: no word of LOWER_IS_BETTER is among them."""
+  """Whether more of `metric` is better, told by the words of its name: no word of LOWER_IS_BETTER is among them.
+
+  A guess, for losses and for runs that did not write down what their metrics say (`mtjax.metrics.MetricSpec`).
+  """
   return not set(re.split(r'[^a-z0-9]+', metric.lower())) & set(LOWER_IS_BETTER)
 
 
@@ -85,7 +88,8 @@ def panel(lines: Sequence[Line], *, xlim: tuple[float, float], size: tuple[int, 
     xlim: the first and the last step; give all panels of a page the same.
     size: width and height in CSS pixels at scale 1.
     alt: what it shows, in words.
-    scale: of the y axis, 'linear' or 'log'; 'auto' is log for losses that span more than a factor of 50.
+    scale: of the y axis, 'linear' or 'log'; 'wide' is log for values that span more than a factor of 50, 'auto' for
+      losses that do, by their names.
     ylim: the y axis begins at the first, unless there is less, and reaches the second; None = as the values say.
     key: whether the legend is part of it; see `legend`.
   """
@@ -152,9 +156,10 @@ def _dress(ax, lines: Sequence[Line], xlim: tuple[float, float], size: tuple[int
   values = values[np.isfinite(values)]
   positive = values[values > 0]
   if scale == 'auto':
-    losses = not any(higher_is_better(line.label) for line in lines)
+    scale = 'linear' if any(higher_is_better(line.label) for line in lines) else 'wide'
+  if scale == 'wide':
     wide = len(values) and len(positive) == len(values) and values.max() > 50 * values.min()
-    scale = 'log' if losses and wide else 'linear'
+    scale = 'log' if wide else 'linear'
   if scale == 'log' and len(positive):
     ax.set_yscale('log', nonpositive='mask')
     span = positive.max() / positive.min()

@@ -2,8 +2,9 @@
 
     config.json     the config, nested
     run.json        {"command", "started", "versions", "device", "parameters", "trainable", "seconds", "status",
-                    "message", "gradients"}; status is 'finished', 'stopped', 'running' or 'failed'; "gradients" is
-                    {stage: {"method", "needs", "plan", "description"}} of the stages with an aggregator
+                    "message", "gradients", "metrics"}; status is 'finished', 'stopped', 'running' or 'failed';
+                    "gradients" is {stage: {"method", "needs", "plan", "description"}} of the stages with an aggregator;
+                    "metrics" is {task: {metric: {"higher_is_better", "range", "primary", "null_value"}}}
     data.json       {stream: {"source", "version", "splits": {split: {"rows", "fingerprint"}}}}
     metrics.jsonl   see mtjax.training.writers
     samples.json    {task: {"kind", "rows": [{"input", "label", "prediction", "detail", "correct"}]}}, where "input" is
@@ -55,12 +56,21 @@ class Record:
     return dict(sorted(found.items()))
 
   def names(self, task: str) -> list[str]:
-    """The task's evaluation metrics in the order written, the loss last; counts are left out. The first is primary."""
+    """The task's scores in the order written, the loss last; the first is primary.
+
+    Counts are left out, and numbers of which neither more nor less is better.
+    """
     prefix = f'eval/{task}/'
     found = dict.fromkeys(key.removeprefix(prefix) for line in self.metrics if line.get('split') != 'train'
                           for key in line if key.startswith(prefix))
     found.pop('n', None)
-    return sorted(found, key=lambda name: name == 'loss')
+    return sorted((name for name in found if self.higher_is_better(task, name) is not None),
+                  key=lambda name: name == 'loss')
+
+  def higher_is_better(self, task: str, metric: str) -> bool | None:
+    """The direction of a metric, None if it has none: as the run wrote down; where it did not, told by the name."""
+    recorded = (self.run.get('metrics') or {}).get(task, {}).get(metric)
+    return recorded['higher_is_better'] if recorded else plots.higher_is_better(metric)
 
   def run_wide(self) -> list[str]:
     """The names on training lines that belong to no task and not to `gradients`."""
@@ -100,7 +110,7 @@ class Score:
     test_step = max(test, default=None)
     validation_step = test_step if test_step in validation else max(validation, default=None)
     finite = [step for step in validation if math.isfinite(validation[step])]
-    sign = 1 if plots.higher_is_better(metric) else -1
+    sign = 1 if record.higher_is_better(task, metric) else -1
     best = max(finite, key=lambda step: sign * validation[step], default=None)     # the earliest of equals
     return cls(test.get(test_step), test_step, validation.get(validation_step), validation_step,
                validation.get(best), best)

@@ -114,13 +114,14 @@ def _results(record: Record) -> tuple[str, str, Any]:
   if not tasks:
     note = 'Nothing has been evaluated yet.' if record.metrics else 'Nothing has been measured yet.'
     return 'results', 'Results', html.tag('p', note, class_='muted')
-  groups: dict[tuple[str, ...], list[str]] = {}
+  groups: dict[tuple, list[str]] = {}
   for task in tasks:
-    groups.setdefault(tuple(record.names(task)), []).append(task)
+    columns = tuple((name, record.higher_is_better(task, name)) for name in record.names(task))
+    groups.setdefault(columns, []).append(task)
   cards = [_headline(record, task, small=len(tasks) > 6) for task in tasks]
   cards = html.tag('div', cards, class_='cards', style=f'--min: {165 if len(tasks) > 6 else 220}px')
   tested = any(line.get('split') == 'test' for line in record.metrics)
-  tables = [_score_table(record, names, members, tested) for names, members in groups.items()]
+  tables = [_score_table(record, [name for name, _ in group], members, tested) for group, members in groups.items()]
   legend = ('Bold: test. Beneath: validation at the same step, or else its last. ' if tested else
             'The last validation; there is no test yet. ')
   legend += 'Best step: by validation, first metric. ↑\u00a0more is better, ↓\u00a0less is better.'
@@ -150,7 +151,7 @@ def _score_table(record: Record, names: Sequence[str], tasks: Sequence[str], tes
     n = cell(_count(record, task, 'test'), _count(record, task, 'validation'))
     best = html.join(html.number(scores[0].best_step), html.tag('small', html.number(scores[0].best)))
     rows.append([html.name(task), *values, n, best])
-  heads = [f'{name} {"↑" if plots.higher_is_better(name) else "↓"}' for name in names]
+  heads = [f'{name} {"↑" if record.higher_is_better(tasks[0], name) else "↓"}' for name in names]
   return html.table(['task', *heads, 'n', 'best step'], rows)
 
 
@@ -181,13 +182,15 @@ def _task_figure(record: Record, task: str, size: tuple[int, int]) -> html.Safe:
   names = [name for name in record.names(task) if name != 'loss'][:1 if size[0] < 400 else 3]
   looks = [('vermilion', '-', 'o'), ('green', '--', '^'), ('purple', ':', 's')]
   scores = [plots.Line.of(name, series('validation', name), *look) for name, look in zip(names, looks)
-            if name == names[0] or plots.higher_is_better(name) == plots.higher_is_better(names[0])]
+            if record.higher_is_better(task, name) == record.higher_is_better(task, names[0])]
   scores += [plots.Line.of('test', series('test', name), 'ink', '', 'D') for name in names[:1]]
   panels = [[line for line in lines if len(line.steps)] for lines in (losses, scores)]
   columns = [line._replace(label=f'test {names[0]}' if line.label == 'test' else line.label)
              for lines in panels for line in lines]
-  svgs = [plots.panel(lines, xlim=(0, max(record.last_step, 1)), size=size,
-                      alt=f'{task}: {", ".join(line.label for line in lines)} over steps') for lines in panels if lines]
+  rising = bool(names) and record.higher_is_better(task, names[0])
+  svgs = [plots.panel(lines, xlim=(0, max(record.last_step, 1)), size=size, scale='linear' if scored else 'wide',
+                      alt=f'{task}: {", ".join(line.label for line in lines)} over steps')
+          for lines, scored in zip(panels, (False, rising)) if lines]
   # Where two panels fit at three quarters of their size, they stand side by side.
   svgs = html.tag('div', svgs, class_='panels', style=f'--min: {size[0] * 3 // 4}px')
   return html.tag('figure', html.tag('h3', html.name(task)), svgs, curve_table(columns), class_='card')

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import sklearn.metrics as sk
+from agree import assert_batches_and_hosts_agree, assert_masked_rows_do_not_count, number, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ NUMBERS = [metrics.mse, metrics.rmse, metrics.mae, metrics.r2, metrics.pearson, 
 ALL = ([(f'{m.__name__}-softmax', m('softmax')) for m in SOFT] + [(f'{m.__name__}-sigmoid', m('sigmoid')) for m in SOFT]
        + [(f'{m.__name__}-ordinal', m('ordinal')) for m in (*SOFT, metrics.mae, metrics.quadratic_kappa)]
        + [(f'{m.__name__}-identity', m()) for m in NUMBERS])
+OF = dict(ALL)                        # the same objects everywhere: each is compiled once
 
 
 def rows(kind, n, seed, ties=False, one_class=False):
@@ -42,36 +44,29 @@ def rows(kind, n, seed, ties=False, one_class=False):
   return outputs, label, mask
 
 
-def value(metric, outputs, label, mask, sizes=None):
-  """The metric's number, with the rows cut into batches of these sizes."""
-  state, start = metric.init(), 0
-  for size in sizes or [len(outputs)]:
-    part = slice(start, start + size)
-    state = metric.update(state, outputs[part], {'label': label[part], 'mask': mask[part]})
-    start += size
-  (number,) = metric.compute(jax.device_get(state)).values()
-  return number
+def value(metric, outputs, label, mask):
+  """The metric's number."""
+  return number(metric, outputs, {'label': label, 'mask': mask})
 
 
 @pytest.mark.parametrize('name, metric', ALL, ids=[name for name, _ in ALL])
-@pytest.mark.parametrize('case', [dict(), dict(ties=True), dict(one_class=True)], ids=['plain', 'ties', 'one_class'])
-def test_one_batch_many_batches_and_garbage_agree(name, metric, case):
-  kind = name.split('-')[1]
-  outputs, label, mask = rows(kind, 60, seed=1, **case)
-  whole = value(metric, outputs, label, mask)
-  np.testing.assert_allclose(value(metric, outputs, label, mask, [1, 20, 9, 30]), whole, rtol=1e-6)
-  np.testing.assert_allclose(value(metric, outputs[mask], label[mask], mask[mask]), whole, rtol=1e-6)
-  halves = [metric.update(metric.init(), outputs[s], {'label': label[s], 'mask': mask[s]})
-            for s in (slice(0, 25), slice(25, 60))]
-  (merged,) = metric.compute(metric.merge(*halves)).values()
-  np.testing.assert_allclose(merged, whole, rtol=1e-6)
-  jitted = jax.jit(metric.update)(metric.init(), outputs, {'label': label, 'mask': mask})
-  np.testing.assert_allclose(list(metric.compute(jitted).values()), whole, rtol=1e-5)
+@seeds
+def test_batches_hosts_and_garbage(name, metric, seed):
+  for case in (dict(), dict(ties=True), dict(one_class=True)):
+    outputs, label, mask = rows(name.split('-')[1], 60, seed, **case)
+    assert_batches_and_hosts_agree(metric, outputs, {'label': label, 'mask': mask})
+  assert_masked_rows_do_not_count(metric, outputs, {'label': label, 'mask': mask})
+
+
+@pytest.mark.parametrize('name', ['accuracy-softmax', 'ece-sigmoid', 'auc-ordinal'])
+def test_batches_of_any_size(name):
+  outputs, label, mask = rows(name.split('-')[1], 60, seed=1)
+  assert_batches_and_hosts_agree(OF[name], outputs, {'label': label, 'mask': mask}, parts=(1, 20, 9, 30))
 
 
 @pytest.mark.parametrize('name, metric', ALL, ids=[name for name, _ in ALL])
 def test_no_rows_is_nan_without_a_warning(name, metric):
-  outputs, label, mask = rows(name.split('-')[1], 8, seed=0)
+  outputs, label, mask = rows(name.split('-')[1], 60, seed=0)
   with warnings.catch_warnings():
     warnings.simplefilter('error')
     assert np.isnan(value(metric, outputs, label, np.zeros_like(mask)))
@@ -81,44 +76,44 @@ def test_no_rows_is_nan_without_a_warning(name, metric):
 @given(seed=st.integers(0, 10**6), ties=st.booleans())
 @settings(max_examples=15, deadline=None)
 def test_classes_against_scikit_learn(seed, ties):
-  outputs, label, mask = rows('softmax', 64, seed, ties)
+  outputs, label, mask = rows('softmax', 60, seed, ties)
   p, y = np.asarray(probabilities(outputs, 'softmax'), np.float64)[mask], label[mask]  # ties as ours, to the last bit
   said = outputs[mask].argmax(-1)
   check = lambda metric, expected: np.testing.assert_allclose(value(metric, outputs, label, mask), expected, rtol=2e-5)
-  check(metrics.accuracy(), sk.accuracy_score(y, said))
-  check(metrics.macro_f1(), sk.f1_score(y, said, average='macro', zero_division=0))
-  check(metrics.balanced_accuracy(), sk.balanced_accuracy_score(y, said))
-  check(metrics.log_loss(), sk.log_loss(y, p, labels=range(C)))
-  check(metrics.auc(), sk.roc_auc_score(np.eye(C)[y], p, average='macro'))
-  check(metrics.average_precision(), sk.average_precision_score(np.eye(C)[y], p, average='macro'))
+  check(OF['accuracy-softmax'], sk.accuracy_score(y, said))
+  check(OF['macro_f1-softmax'], sk.f1_score(y, said, average='macro', zero_division=0))
+  check(OF['balanced_accuracy-softmax'], sk.balanced_accuracy_score(y, said))
+  check(OF['log_loss-softmax'], sk.log_loss(y, p / p.sum(1, keepdims=True), labels=range(C)))  # it warns of float32's sums
+  check(OF['auc-softmax'], sk.roc_auc_score(np.eye(C)[y], p, average='macro'))
+  check(OF['average_precision-softmax'], sk.average_precision_score(np.eye(C)[y], p, average='macro'))
   check(metrics.quadratic_kappa('softmax'), sk.cohen_kappa_score(y, said, weights='quadratic'))
 
 
 @given(seed=st.integers(0, 10**6), ties=st.booleans())
 @settings(max_examples=15, deadline=None)
 def test_binary_vectors_against_scikit_learn(seed, ties):
-  outputs, label, mask = rows('sigmoid', 64, seed, ties)
+  outputs, label, mask = rows('sigmoid', 60, seed, ties)
   p, y, said = np.asarray(probabilities(outputs, 'sigmoid'), np.float64)[mask], label[mask], (outputs[mask] > 0).astype(int)
   check = lambda metric, expected: np.testing.assert_allclose(value(metric, outputs, label, mask), expected, rtol=2e-5)
-  check(metrics.accuracy('sigmoid'), (said == y).mean())
-  check(metrics.macro_f1('sigmoid'), sk.f1_score(y, said, average='macro', zero_division=0))
-  check(metrics.auc('sigmoid'), sk.roc_auc_score(y, p, average='macro'))
-  check(metrics.log_loss('sigmoid'), np.mean([sk.log_loss(y[:, k], p[:, k], labels=[0, 1]) for k in range(K)]))
+  check(OF['accuracy-sigmoid'], (said == y).mean())
+  check(OF['macro_f1-sigmoid'], sk.f1_score(y, said, average='macro', zero_division=0))
+  check(OF['auc-sigmoid'], sk.roc_auc_score(y, p, average='macro'))
+  check(OF['log_loss-sigmoid'], np.mean([sk.log_loss(y[:, k], p[:, k], labels=[0, 1]) for k in range(K)]))
 
 
 @given(seed=st.integers(0, 10**6), offset=st.sampled_from([0.0, 1e3, -1e4]))
 @settings(max_examples=15, deadline=None)
 def test_numbers_against_scikit_learn_and_scipy(seed, offset):
-  outputs, label, mask = rows('identity', 64, seed)
+  outputs, label, mask = rows('identity', 60, seed)
   outputs, label = outputs + np.float32(offset), label + np.float32(offset)
   f, y = outputs[mask].astype(np.float64), label[mask].astype(np.float64)
   check = lambda metric, expected: np.testing.assert_allclose(value(metric, outputs, label, mask), expected, rtol=2e-5)
-  check(metrics.mse(), sk.mean_squared_error(y, f))
-  check(metrics.rmse(), sk.mean_squared_error(y, f) ** 0.5)
-  check(metrics.mae(), sk.mean_absolute_error(y, f))
-  check(metrics.r2(), sk.r2_score(y, f))
-  check(metrics.pearson(), scipy.stats.pearsonr(y, f)[0])
-  check(metrics.spearman(), scipy.stats.spearmanr(y, f)[0])
+  check(OF['mse-identity'], sk.mean_squared_error(y, f))
+  check(OF['rmse-identity'], sk.mean_squared_error(y, f) ** 0.5)
+  check(OF['mae-identity'], sk.mean_absolute_error(y, f))
+  check(OF['r2-identity'], sk.r2_score(y, f))
+  check(OF['pearson-identity'], scipy.stats.pearsonr(y, f)[0])
+  check(OF['spearman-identity'], scipy.stats.spearmanr(y, f)[0])
 
 
 def test_one_class_or_no_variation_is_nan():

@@ -64,6 +64,9 @@ def test_axes_by_wish():
   assert {0.0, 1.0} <= set(ticks(share)) and 'share' not in share  # no legend
   norms = plots.panel([plots.Line('norm', [1, 2, 3], [0.0, 0.01, 9.0])], scale='log', **kwargs)  # 0 has no logarithm
   assert {0.01, 0.1, 1.0} <= set(ticks(norms)) and 'not finite' not in norms
+  spread = lambda label, scale: ticks(plots.panel([plots.Line(label, [1, 2], [0.1, 9.0])], scale=scale, **kwargs))
+  for label, scale, log in (('ne', 'wide', True), ('loss', 'auto', True), ('ne', 'auto', False), ('loss', 'linear', False)):
+    assert ({0.1, 1.0} <= set(spread(label, scale))) == log
   near = plots.panel([plots.Line('norm', [1, 2], [1.1, 1.6])], scale='log', **kwargs)             # within a decade
   assert len([tick for tick in ticks(near) if 1.1 <= tick <= 1.6 and tick % 1]) >= 2
   zeros = plots.panel([plots.Line('norm', [1, 2], [0.0, 0.0])], scale='log', **kwargs)

@@ -50,8 +50,8 @@ class Heads:
     for t, own in self.representation.items():
       for x in (*own.values(), *self.direct[t].values()):
         # A product with ones, since on a CPU it takes a fraction of the time that isfinite(x).all() takes.
-        total = jnp.matmul(x.reshape(-1), jnp.ones(x.size, x.dtype), preferred_element_type=jnp.float32)
-        ok[t] &= jnp.isfinite(total)
+        kind = jnp.promote_types(x.dtype, jnp.float32)
+        ok[t] &= jnp.isfinite(jnp.matmul(x.reshape(-1), jnp.ones(x.size, x.dtype), preferred_element_type=kind))
     return jnp.stack(ok)
 
 
