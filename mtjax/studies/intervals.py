@@ -4,7 +4,8 @@ x: [n], one value a seed; mean m, deviation s (n - 1). B bootstrap draws x* of n
 
     t              m ± t_{n-1} s / sqrt(n)
     percentile     quantiles a / 2 and 1 - a / 2 of the statistic of x*
-    expanded       percentile at the level a' = 2 Phi(-sqrt(n / (n - 1)) t_{k, 1 - a/2}),  k = n - 1; over M tasks M (n - 1)
+    expanded       percentile at the level a' = 2 Phi(-sqrt(n / (n - 1)) t_{k, 1 - a/2}), k = n - 1; of M tasks
+                   k = M (n - 1)
     bca            percentile at the levels Phi(z0 + (z0 ± z) / (1 - c (z0 ± z))); z0 from the share of draws below the
                    statistic, c = sum d^3 / (6 (sum d^2)^{3/2}), d the jackknife deviations
     bootstrap_t    m - q s / sqrt(n), q the quantiles of (m* - m) / (s* / sqrt(n))
@@ -13,8 +14,8 @@ Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 12 to 14;
 "What Teachers Should Know about the Bootstrap", 2015, https://arxiv.org/abs/1411.5279, section 5.3.
 
 The percentile interval of few values is too narrow, twice over: it divides by n in place of n - 1, and takes a normal
-for Student's tail. With five seeds it covers the mean in some 83 % of studies, not in 95 %. Hence `t` is the
-default for means, and `expanded` for statistics of runs x tasks. `experiments/results/interval_coverage.json` has the measured table.
+for Student's tail. With five seeds it covers the mean in some 83 % of studies, not in 95 %. Hence `t` is the default
+for means, and `expanded` for statistics of runs x tasks. `mtjax.studies.power` has the measured table.
 """
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
