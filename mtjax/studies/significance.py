@@ -3,14 +3,15 @@
 d: [n], differences of n pairs; b, c: items that only one of two models got right. All two-sided.
 
     paired t      T = mean(d) sqrt(n) / sd(d), Student with n - 1 degrees
-    Wilcoxon      signed ranks of |d|, zeros left out (exact for n <= 50 without ties)
     sign flip     share of the 2^n sign patterns s with |sum s d| >= |sum d|: at least 2 / 2^n
+    Wilcoxon      sign flip of the signed ranks of |d|, average ranks for ties, zeros left out
     McNemar       2 P(Binomial(b + c, 1/2) <= min(b, c)), at most 1
     Holm          p_(k) -> max over i <= k of min(1, (m - i + 1) p_(i)), of m p-values in rising order
 
 Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 2006; Holm, "A Simple Sequentially
 Rejective Multiple Test Procedure", 1979; McNemar, 1947, in its exact binomial form.
 """
+import functools
 import itertools
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -45,9 +46,12 @@ def paired_t(differences: Sequence[float], scale: float | None = None) -> float 
 
 
 def wilcoxon(differences: Sequence[float]) -> float:
-  """Of the signed ranks; 1 where no pair differs."""
+  """Of the signed ranks; 1 where no pair differs. Exact up to EXACT pairs, also with ties; beyond, asymptotic."""
   d = np.asarray(differences, float)
-  return float(stats.wilcoxon(d).pvalue) if d.any() else 1.0
+  d = d[d != 0]
+  if len(d) > EXACT:
+    return float(stats.wilcoxon(d, method='asymptotic').pvalue)
+  return sign_flip(np.sign(d) * stats.rankdata(np.abs(d)))
 
 
 def sign_flip(differences: Sequence[float], seed: int = 0) -> float:
@@ -60,8 +64,7 @@ def sign_flip(differences: Sequence[float], seed: int = 0) -> float:
   d = np.asarray(differences, float)
   reached = np.abs(d.sum()) - 1e-9 * np.abs(d).sum()  # equal sums may differ by rounding
   if len(d) <= EXACT:
-    signs = np.array(list(itertools.product((1.0, -1.0), repeat=len(d))))
-    return float(np.mean(np.abs(signs @ d) >= reached))
+    return float(np.mean(np.abs(_patterns(len(d)) @ d) >= reached))
   rng = np.random.default_rng(seed)
   hits = sum(int((np.abs(rng.choice((-1.0, 1.0), (DRAWS // 10, len(d))) @ d) >= reached).sum()) for _ in range(10))
   return (hits + 1) / (DRAWS + 1)
@@ -135,12 +138,20 @@ def minimal_detectable_effect(sd: float, n: int, alpha: float = 0.05, chance: fl
   """
   if not alpha < chance < 1:
     raise ValueError(f'chance must be in (alpha, 1) = ({alpha}, 1), got {chance!r}.')
-  if n < 2:
-    return None
+  return _detectable(n, alpha, chance) * sd if n > 1 else None
+
+
+@functools.cache
+def _patterns(n: int) -> np.ndarray:
+  return np.array(list(itertools.product((1.0, -1.0), repeat=n))).reshape(2 ** n, n)
+
+
+@functools.lru_cache(1000)
+def _detectable(n: int, alpha: float, chance: float) -> float:
   low, high = 0.0, 1.0
   while power(high, n, alpha) < chance:
     high *= 2
   for _ in range(50):
     middle = (low + high) / 2
     low, high = (middle, high) if power(middle, n, alpha) < chance else (low, middle)
-  return high * sd
+  return high
