@@ -2,7 +2,36 @@
 
 Measured by `python -m experiments.interval_coverage`, in `experiments/results/interval_coverage.json`:
 
-COVERAGE_TABLE
+    95 % interval of     kind           n = 5    n = 10   n = 20
+    mean, normal         t              0.947    0.949    0.952
+    mean, normal         percentile     0.835    0.901    0.929
+    mean, normal         expanded       0.917    0.945    0.949
+    mean, normal         bca            0.839    0.898    0.928
+    mean, normal         bootstrap_t    0.948    0.947    0.949
+    mean, Student t5     t              0.956    0.956    0.955
+    mean, Student t5     percentile     0.831    0.895    0.924
+    mean, Student t5     expanded       0.915    0.942    0.946
+    mean, Student t5     bca            0.821    0.879    0.909
+    mean, Student t5     bootstrap_t    0.943    0.935    0.937
+    mean, gamma(4)       t              0.932    0.939    0.940
+    mean, gamma(4)       percentile     0.827    0.892    0.919
+    mean, gamma(4)       expanded       0.906    0.937    0.941
+    mean, gamma(4)       bca            0.833    0.896    0.921
+    mean, gamma(4)       bootstrap_t    0.942    0.949    0.949
+    iqm, 4 tasks         percentile     0.907    0.934    0.942
+    iqm, 4 tasks         expanded       0.952    0.955    0.952
+
+Within 0.93 to 0.97 everywhere: `t` and `bootstrap_t` for means, `expanded` for the interquartile mean over tasks.
+The plain bootstrap, percentile or BCa, is far below with five seeds, and still short with twenty.
+
+Chance that the paired t-test at 0.05 finds a true effect d_z:
+
+    d_z   n = 3   n = 5   n = 6   n = 8   n = 10  n = 15  n = 20
+    0.5   0.08    0.14    0.17    0.23    0.29    0.44    0.56
+    0.8   0.13    0.28    0.36    0.50    0.62    0.82    0.92
+    1.0   0.18    0.40    0.51    0.68    0.80    0.95    0.99
+    1.5   0.32    0.71    0.83    0.95    0.99    1.00    1.00
+    2.0   0.47    0.91    0.97    1.00    1.00    1.00    1.00
 """
 from collections.abc import Callable, Mapping, Sequence
 
