@@ -11,6 +11,7 @@ Nash-MTL and FAMO report the flat one, with the opposite sign. S: [..., M], b: [
 Unlike in the authors' code: |b| in place of b, so that a negative baseline keeps the direction; a baseline near 0 is
 refused; seeds are paired, S[seed] with b[seed], and the interval is that of the mean over pairs.
 """
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,7 +19,10 @@ import numpy as np
 from mtjax.studies import intervals
 from mtjax.studies.score_frame import ScoreFrame, by_seed, directions
 
+log = logging.getLogger('mtjax')
+
 EPSILON = 1e-8
+FEWEST_SEEDS = 3  # of a baseline
 Baseline = str | Mapping[tuple[str, str], float]
 
 
@@ -74,7 +78,10 @@ def delta_m(frame: ScoreFrame, baseline: Baseline, *, within_task_first: bool = 
   for arm in frame.unique('arm'):
     if arm == baseline:
       continue
-    values, base, columns, _ = paired(frame, arm, baseline, split)
+    values, base, columns, seeds = paired(frame, arm, baseline, split)
+    if isinstance(baseline, str) and len(seeds) < FEWEST_SEEDS:
+      log.warning("delta_m of '%s': the baseline '%s' has %d seed(s); a baseline needs at least %d.", arm, baseline,
+                  len(seeds), FEWEST_SEEDS)
     change = delta_m_values(values, base, [higher[column] for column in columns], [task for task, _ in columns],
                             within_task_first, epsilon)
     found[arm] = intervals.estimate(change, kind, level)

@@ -181,8 +181,14 @@ class ScoreFrame:
         raise ValueError(f"Unknown column '{name}'. {did_you_mean(name, COLUMNS)}")
     wanted = {name: set(value) if isinstance(value, Collection) and not isinstance(value, str) else {value}
               for name, value in columns.items()}
-    return ScoreFrame(tuple(row for row in self.rows
-                            if all(getattr(row, name) in values for name, values in wanted.items())))
+    return _part(row for row in self.rows if all(getattr(row, name) in values for name, values in wanted.items()))
+
+  def groups(self, *columns: str) -> dict[tuple, 'ScoreFrame']:
+    """{values of these columns: the rows that have them}, in one pass."""
+    found: dict[tuple, list[Score]] = {}
+    for row in self.rows:
+      found.setdefault(tuple(getattr(row, name) for name in columns), []).append(row)
+    return {key: _part(rows) for key, rows in found.items()}
 
   def unique(self, column: str) -> list[Any]:
     """The values of a column, in the order of their first row."""
@@ -245,6 +251,13 @@ def _score(row: Mapping[str, Any], where: str) -> Score:
     return Score(**row)
   except ValueError as error:
     raise ValueError(f'{where}: {error}') from error
+
+
+def _part(rows: Iterable[Score]) -> ScoreFrame:
+  """Some rows of a frame, not searched for duplicates again."""
+  frame = object.__new__(ScoreFrame)
+  object.__setattr__(frame, 'rows', tuple(rows))
+  return frame
 
 
 def _same(one: Score | None, other: Score) -> bool:

@@ -55,9 +55,7 @@ def select(frame: ScoreFrame, rule: str, *, split: str = 'validation',
   if chosen := [name for name in frame.unique('selection') if name]:
     raise ValueError(f"Steps have been chosen already, by '{chosen[0]}'.")
   rows = []
-  runs = dict.fromkeys((row.run, row.arm, row.seed) for row in frame)
-  for run, arm, seed in runs:
-    own = frame.where(run=run, arm=arm, seed=seed)
+  for own in frame.groups('run', 'arm', 'seed').values():
     if kind == 'last':
       step = max(row.step for row in own if row.split != 'train' or not _evaluated(own))
       steps = dict.fromkeys(own.unique('task'), step)

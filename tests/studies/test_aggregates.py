@@ -83,6 +83,13 @@ def test_delta_m_against_given_values():
   assert found['single'].values == pytest.approx(tuple(100 * (a + b) / 2 for a, b in [(-0.2, -1), (-0.1, 0), (0.0, -3)]))
 
 
+def test_a_baseline_of_few_seeds_is_warned_of(caplog):
+  delta_m(two_arms(), 'single')
+  assert not caplog.records
+  delta_m(two_arms().where(seed=[0, 1]), 'single')
+  assert "'joint': the baseline 'single' has 2 seed(s)" in caplog.text
+
+
 def test_delta_m_names_what_is_missing():
   with pytest.raises(ValueError, match='no value of right/mse'):
     delta_m(two_arms(), {('left', 'accuracy'): 1.0})

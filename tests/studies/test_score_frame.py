@@ -77,6 +77,11 @@ def test_where_and_unique():
     table.where(sed=1)
 
 
+def test_groups():
+  table = frame(rows('a', [1.0, 2.0]), rows('b', [3.0]))
+  assert table.groups('arm', 'seed') == {('a', 0): table.where(arm='a', seed=0), ('a', 1): table.where(arm='a', seed=1), ('b', 0): table.where(arm='b')}
+
+
 def test_by_seed_refuses_what_would_mislead():
   table = frame(rows('a', [1.0, 2.0]))
   assert by_seed(table, 'a') == {('left', 'accuracy'): {0: 1.0, 1: 2.0}}
