@@ -78,7 +78,7 @@ class Comparison:
             'no evidence': f"There is no evidence that '{self.a}' differs from '{self.b}'"}[self.verdict]
     tail = ''
     if self.verdict == 'no evidence' and self.minimal_detectable_effect is not None:
-      tail = f' Differences below {self.minimal_detectable_effect:.3g} would mostly go unseen.'
+      tail = f' A true difference of {self.minimal_detectable_effect:.3g} would be found four times in five.'
     return f'{head} on {self.task}/{self.metric}: {size}, {pairs}, {p}.{tail}'
 
 

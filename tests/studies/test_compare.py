@@ -64,6 +64,13 @@ def test_few_seeds_and_single_runs():
   assert 'no p-value' in one.sentence
 
 
+def test_no_evidence_says_what_could_have_been_seen():
+  found, = compare(frame(rows('new', [0.91, 0.90, 0.90, 0.93, 0.90, 0.91]), rows('old', OLD)), 'new', 'old')
+  assert found.verdict == 'no evidence' and found.p > 0.05
+  assert found.sentence.startswith("There is no evidence that 'new' differs from 'old'")
+  assert found.sentence.endswith(f'A true difference of {found.minimal_detectable_effect:.3g} would be found four times in five.')
+
+
 def test_unequal_budgets_and_seeds():
   table = frame(rows('new', NEW, step=10, params=7), rows('old', {**dict(enumerate(OLD)), 9: 0.5}, step=20, params=8))
   assert compare(table, 'new', 'old')[0].warnings == (
