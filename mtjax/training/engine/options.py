@@ -23,8 +23,8 @@ class Options:
     chunk: tasks passed backward at a time; 0 = one at a time, each written out in the program, since a CPU is slow at
       convolutions within loops. None = all, but on a CPU 1, or 0 where convolutions prevail.
     accumulate: micro-batches a step.
-    affinity_every: every so many steps the affinity between tasks is measured (`mtjax.training.affinity`), at T backward
-      and T + 1 forward passes, about T plain steps; the log has the mean since the last line. 0 = never, at no cost.
+    affinity_every: every so many steps the affinity between tasks is measured (`mtjax.training.affinity`), at T
+      backward and T + 1 forward passes, about T plain steps; the log has their mean. 0 = never, at no cost.
     max_bad: steps at which one task's gradient may be not finite (it is masked then) before the run stops.
   """
 
