@@ -84,7 +84,7 @@ def default_config() -> ml_collections.ConfigDict:
   sharpness: dict(name='sam' | 'asam' | 'gsam' | 'looksam' | 'fsam' | 'ftl', rho, …), see `mtjax.optim.sharpness`; 'ftl'
     splits the aggregator's work over a loss part and a flatness part; {} = none.
   gradients: how the engine works, see `mtjax.training.engine.options`: plan, at, every_k, sub_batch, layers, ema,
-    group, sketch, chunk, accumulate, max_bad.
+    group, sketch, chunk, accumulate, affinity_every, max_bad.
   frozen: regular expressions over parameter paths that are not trained.
   ema: decay of the moving average of the parameters that is evaluated, 0 = none.
   steps: updates, where there is one stage.
@@ -342,7 +342,8 @@ def _stage(spec, config, start, streams, objective, shapes, mesh, rng, evaluator
 
   def begin(params, step=0, old_ema=None):
     gradients = engine.init(params, example) if engine is not None else None
-    return init_state(params, tx, trainable, len(weights), ema, step, old_ema, gradients)
+    affinity = engine is not None and engine.options.affinity_every > 0
+    return init_state(params, tx, trainable, len(weights), ema, step, old_ema, gradients, affinity)
 
   return Stage(
     name=spec.get('name', f'from {start}'), start=start, end=start + spec['steps'], streams=streams,

@@ -10,7 +10,8 @@ from test_run import HEADS, StopAfter, assert_same, lines, train
 from mtjax import experiment
 from mtjax.training import loop
 
-# One of each kind: stateless, with state, all of J, losses after the step, validation losses, two batches, at z, flat.
+# One of each kind: stateless, with state, all of J, losses after the step, validation losses, two batches, at z, flat;
+# and one that looks ahead.
 METHODS = {
   'upgrad': dict(aggregator=dict(name='upgrad', preference={'digit': 2.0, 'ink': 1.0})),
   'moco': dict(aggregator=dict(name='moco')),
@@ -20,6 +21,7 @@ METHODS = {
   'sdmgrad': dict(aggregator=dict(name='sdmgrad')),
   'mgda_ub': dict(aggregator=dict(name='mgda_ub')),
   'cr_mogm': dict(aggregator=dict(name='cr_mogm', aggregator=dict(name='pcgrad')), gradients=dict(every_k=2, ema=0.5)),
+  'affinity': dict(aggregator=dict(name='pcgrad'), gradients=dict(affinity_every=2)),
   'ftl': dict(aggregator=dict(name='cagrad'), sharpness=dict(name='ftl', rho=0.05, every_k=3)),
   'looksam': dict(sharpness=dict(name='looksam', rho=0.05, every_k=3)),
 }

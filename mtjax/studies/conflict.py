@@ -18,7 +18,7 @@ Series = Mapping[int, float]
 
 _KNOWN = ('conflicts', 'norm_spread', 'weight_entropy', 'worst_progress', 'stationarity')
 _NEEDS = {'losses': 'the losses', 'gramian': 'the Gramian', 'jacobian': 'all gradients'}
-_OF_TASKS = ('norm/', 'weight/', 'cosine/', 'masked/')
+_OF_TASKS = ('norm/', 'weight/', 'cosine/', 'masked/', 'affinity/')
 
 
 def section(record: Record) -> tuple[str, str, Any]:

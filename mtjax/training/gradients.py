@@ -19,6 +19,7 @@ from mtjax import tree
 from mtjax.objective import Losses, stream_key
 from mtjax.optim import Aggregator, Info
 from mtjax.optim.sharpness import FTL
+from mtjax.training import affinity
 from mtjax.training.engine import diagnostics, statistics
 from mtjax.training.engine.options import Options, check_method
 from mtjax.training.engine.settle import Settled
@@ -180,6 +181,34 @@ class Engine:
     if isinstance(self.sharpness, FTL):
       return state.replace(sharpness=self.sharpness.observe(state.sharpness, values, active))
     return state.replace(aggregator=self.aggregator.observe(state.aggregator, values, active))
+
+  def affinity(self, params: Params, batch: Any, rng: jax.Array, step: Any,
+               update: Callable[[Params], Params]) -> tuple[jax.Array, jax.Array]:
+    """What an update by one task's gradient alone would do to every task's loss on the same batch.
+
+    Args:
+      params, batch, rng, step: of the step.
+      update: gradient of the trained parameters -> what the optimizer adds to them; only the shared ones are moved.
+
+    Returns:
+      (affinity [T, T], 0 where it is not finite; [T, T], 1 where it is).
+    """
+    learnt, frozen = self._split(params)
+    leaves = tree.flatten(learnt)
+    shared = {path: leaves[path] for path in self._work(leaves, frozen, batch, rng, step).graph.shared}
+
+    def losses(shared):
+      moved = tree.merge(tree.unflatten({**leaves, **shared}), frozen)
+      return self._weights * self.objective(moved, batch, rng, step).values
+
+    def of_shared(gradient):
+      whole = tree.flatten(update(_tree(leaves, gradient, {})))
+      return {path: whole[path] for path in shared}
+
+    found = affinity.affinity(losses, shared, of_shared)
+    finite = jnp.isfinite(found)
+    finite = finite & jnp.diagonal(finite)[:, None]  # a task without a row makes no step
+    return jnp.where(finite, found, 0), finite.astype(jnp.float32)
 
   def describe(self, params: Params, batch: Any) -> str:
     """What is printed at start: the plan, what it costs by static counts, and which parameters are shared.

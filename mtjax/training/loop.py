@@ -23,7 +23,7 @@ from mtjax.parallel import batch_sharding, host_rows, put_batch, replicated
 from mtjax.training.checkpoints import Checkpoints
 from mtjax.training.engine import diagnostics
 from mtjax.training.gradients import Engine
-from mtjax.training.state import TrainState, Window, eval_params
+from mtjax.training.state import TrainState, eval_params
 from mtjax.training.writers import MetricWriter, progress
 
 log = logging.getLogger('mtjax')
@@ -232,10 +232,9 @@ def _read_window(state: TrainState, names: Sequence[str], weights: np.ndarray, m
   values = {'train/loss': float(np.nansum(weights * losses))}
   values |= {f'train/{name}/loss': float(loss) for name, loss in zip(names, losses)}
   values['train/grad_norm'] = float(window.grad_norm / max(window.steps, 1))
-  conflict = bool(window.diagnostics)
-  if conflict:
+  if window.diagnostics:
     values |= diagnostics.report(window.diagnostics, list(names))
-  return values, state.replace(window=jax.device_put(Window.zero(len(names), conflict), replicated(mesh)))
+  return values, state.replace(window=jax.device_put(jax.tree.map(np.zeros_like, window), replicated(mesh)))
 
 
 def _check_finite(state: TrainState, names: Sequence[str], checkpoints: Checkpoints | None,

@@ -55,14 +55,15 @@ class Window:
   diagnostics: Any
 
   @classmethod
-  def zero(cls, num_tasks: int, conflict: bool = False) -> 'Window':
-    """An empty window; `conflict`: with diagnostics of it."""
+  def zero(cls, num_tasks: int, conflict: bool = False, affinity: bool = False) -> 'Window':
+    """An empty window; `conflict`: with diagnostics of it, `affinity`: and those of affinity."""
     return cls(Losses.zero(num_tasks), jnp.zeros(()), jnp.zeros((), jnp.int32),
-               Diagnostics.zero(num_tasks) if conflict else {})
+               Diagnostics.zero(num_tasks, affinity) if conflict else {})
 
 
 def init_state(params: Params, tx: optax.GradientTransformation, trainable: Mapping[str, bool], num_tasks: int,
-               ema: float = 0.0, step: Any = 0, old_ema: Params | None = None, gradients: Any = None) -> TrainState:
+               ema: float = 0.0, step: Any = 0, old_ema: Params | None = None, gradients: Any = None,
+               affinity: bool = False) -> TrainState:
   """A state at the start of a stage: parameters go on, the optimizer starts afresh.
 
   Args:
@@ -74,6 +75,7 @@ def init_state(params: Params, tx: optax.GradientTransformation, trainable: Mapp
     step: updates made before.
     old_ema: the average of the stage before; where it has a leaf, it goes on.
     gradients: state of the gradient engine, where there is one.
+    affinity: whether the engine measures it.
   """
   learnt, _ = tree.partition(params, trainable)
   average = {}
@@ -86,7 +88,7 @@ def init_state(params: Params, tx: optax.GradientTransformation, trainable: Mapp
     opt_state=tx.init(learnt),
     ema=jax.tree.map(jnp.copy, average),
     gradients={} if gradients is None else gradients,
-    window=Window.zero(num_tasks, conflict=gradients is not None),
+    window=Window.zero(num_tasks, conflict=gradients is not None, affinity=affinity),
     first_bad=jnp.full(num_tasks + 1, -1, jnp.int32),
   )
 
@@ -140,7 +142,16 @@ def make_train_step(
       validation_losses = objective(state.params, held_out, rng, state.step).values * task_weights
     out = engine(state.params, state.gradients, batch, rng, state.step, validation_losses=validation_losses)
     drawn = jnp.argmax(jnp.where(out.losses.active, jnp.abs(out.state.weights), -1))
-    return out.gradient, out.losses, out.state, out.diagnostics, {'task': drawn}
+    extra, noted = {'task': drawn}, out.diagnostics
+    if every := engine.options.affinity_every:
+      learnt, _ = tree.partition(state.params, trainable)
+      update = lambda gradient: tx.update(gradient, state.opt_state, learnt, **extra)[0]
+      empty = Diagnostics.zero(len(task_weights), affinity=True)
+      found, counted = jax.lax.cond(
+        state.step % every == 0, lambda: engine.affinity(state.params, batch, rng, state.step, update),
+        lambda: (empty.affinity, empty.affinities))
+      noted = noted.replace(affinity=found, affinities=counted)
+    return out.gradient, out.losses, out.state, noted, extra
 
   def train_step(state: TrainState, batch: Any) -> TrainState:
     learnt, frozen = tree.partition(state.params, trainable)

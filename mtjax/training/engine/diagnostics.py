@@ -5,6 +5,7 @@
   norm_spread    n_max / n_min,  n_t = sqrt(G_tt)
   weights, entropy of |w| / sum |w|, divided by log T: 1 = equal weights
   progress       min_t d . g_t / ||g_t||^2 = min_t (G w)_t / G_tt: the worst task's; < 0 = this step harms it
+  affinity       1 - L_j(after a step on task i alone) / L_j, where the engine measures it: see mtjax.training.affinity
   stationarity   ||g_w|| / ||g_0||, the min-norm point of the hull over the mean: 0 = Pareto stationary
 """
 from typing import Any
@@ -35,6 +36,8 @@ class Diagnostics:
     steps: how many were added up; 0 for statistics that need a Gramian where there was none.
     gramians: how many of them had a Gramian.
     masked: [T], how often a task's gradient was not finite and was left out.
+    affinity: [T, T]; () where it is not measured, so that it costs nothing.
+    affinities: [T, T], how often it was finite; or ().
   """
 
   cosine: jax.Array
@@ -49,12 +52,17 @@ class Diagnostics:
   steps: jax.Array
   gramians: jax.Array
   masked: jax.Array
+  affinity: Any = ()
+  affinities: Any = ()
 
   @classmethod
-  def zero(cls, num_tasks: int) -> 'Diagnostics':
-    """No steps."""
+  def zero(cls, num_tasks: int, affinity: bool = False) -> 'Diagnostics':
+    """No steps; `affinity`: with room for it."""
     sizes = {'cosine': 2, 'conflicts': 2, 'pairs': 2, 'gram': 2, 'norms': 1, 'weights': 1, 'masked': 1}
-    return cls(**{field: jnp.zeros((num_tasks,) * sizes.get(field, 0)) for field in cls.__dataclass_fields__})
+    optional = ('affinity', 'affinities')
+    sizes |= dict.fromkeys(optional, 2)
+    return cls(**{field: jnp.zeros((num_tasks,) * sizes.get(field, 0)) for field in cls.__dataclass_fields__
+                  if affinity or field not in optional})
 
   def __add__(self, other: 'Diagnostics') -> 'Diagnostics':
     total = jax.tree.map(jnp.add, self, other)
@@ -114,6 +122,9 @@ def report(found: Diagnostics, names: list[str]) -> dict[str, float]:
   values: dict[str, Any] = {f'gradients/weight/{name}': w / found.steps for name, w in zip(names, found.weights)}
   values['gradients/weight_entropy'] = found.entropy / found.steps
   values |= {f'gradients/masked/{name}': count for name, count in zip(names, found.masked) if count}
+  if np.size(found.affinity):
+    values |= {f'gradients/affinity/{a}/{b}': found.affinity[i, j] / found.affinities[i, j]
+               for i, a in enumerate(names) for j, b in enumerate(names) if found.affinities[i, j]}
   if found.gramians:
     once = np.maximum(found.pairs, 1)
     upper = np.triu_indices(len(names), 1)

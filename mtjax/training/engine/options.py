@@ -23,6 +23,8 @@ class Options:
     chunk: tasks passed backward at a time; 0 = one at a time, each written out in the program, since a CPU is slow at
       convolutions within loops. None = all, but on a CPU 1, or 0 where convolutions prevail.
     accumulate: micro-batches a step.
+    affinity_every: every so many steps the affinity between tasks is measured (`mtjax.training.affinity`), at T
+      backward and T + 1 forward passes, about T plain steps; the log has their mean. 0 = never, at no cost.
     max_bad: steps at which one task's gradient may be not finite (it is masked then) before the run stops.
   """
 
@@ -36,6 +38,7 @@ class Options:
   sketch: int = 0
   chunk: int | None = None
   accumulate: int = 1
+  affinity_every: int = 0
   max_bad: int = 10
 
   @property
@@ -46,7 +49,8 @@ class Options:
   def __post_init__(self):
     _check_choice('plan', self.plan, PLANS)
     _check_choice('at', self.at, ('parameters', 'features'))
-    for field, low in (('every_k', 1), ('sketch', 0), ('accumulate', 1), ('max_bad', 0)):
+    for field, low in (('every_k', 1), ('sketch', 0), ('accumulate', 1), ('affinity_every', 0),
+                       ('max_bad', 0)):
       value = getattr(self, field)
       if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise ValueError(f"'gradients.{field}' must be a whole number >= {low}, got {value!r}.")
@@ -64,13 +68,16 @@ def check_method(aggregator: Aggregator, options: Options, num_tasks: int, flat:
   """Raises ValueError for options that a method cannot use; `flat`: within F-MTL."""
   name, needs = aggregator.name, aggregator.needs
   changed = [field for field in Options.__dataclass_fields__ if getattr(options, field) != getattr(Options(), field)]
-  unused = [field for field in changed if field not in ('chunk', 'max_bad')]
+  unused = [field for field in changed if field not in ('chunk', 'affinity_every', 'max_bad')]
   if flat and unused:
     raise ValueError(f"ftl takes every task's gradient twice, and has no use for 'gradients.{unused[0]}'.")
   usable = {'losses': ('auto', 'losses'), 'gramian': ('auto', 'jacobian', 'tape', 'probe', 'disjoint'),
             'jacobian': ('auto', 'jacobian', 'disjoint')}[needs]
   if aggregator.double_sampling:
     usable = ('auto', 'jacobian')
+  if options.affinity_every and options.accumulate > 1:
+    raise ValueError("'gradients.affinity_every' looks ahead on the whole batch, which 'gradients.accumulate' is to "
+                     'avoid; choose one.')
   if options.plan not in usable:
     raise ValueError(f"'gradients.plan' is {options.plan!r}, which {name} cannot use: it needs the {needs}. "
                      f'Allowed: {", ".join(usable)}.')
