@@ -144,7 +144,7 @@ def collect(study: Study, bed: Bed, plan: Plan, arms: Mapping[str, Arm], single:
                      for task, metrics in cell['test'].items()}
     entry['watched'] = {metric: stats.summary(values) for metric, values in cell.get('watched', {}).items()}
     entry['delta_m'] = stats.summary(deltas[name])
-    entry['iqm'] = {'value': stats.iqm(changes[name]), 'interval': stats.bootstrap(changes[name])}
+    entry['iqm'] = stats.middle(changes[name])
     entry['versus'] = {role: {**pair, 'p_holm': adjusted[role][name],
                               'verdict': stats.verdict(pair, adjusted[role][name]),
                               'holds': stats.holds(pair, adjusted[role][name], arms[name].claims.get(role, 'better'))}
@@ -158,8 +158,8 @@ def collect(study: Study, bed: Bed, plan: Plan, arms: Mapping[str, Arm], single:
                    'the test split chooses nothing',
       'delta_m': 'mean over tasks of 100 (-1)^higher (M - S) / |S| of the primary metrics, paired by seed with '
                  'single-task training S; lower is better. One metric a task, so both conventions agree.',
-      'intervals': '95 %: Student t over seeds for means and paired differences, stratified bootstrap (2000 draws) for '
-                   'the interquartile mean over seeds and tasks',
+      'intervals': '95 %: Student t over seeds for means and paired differences, stratified bootstrap, '
+                   'expanded, for the interquartile mean over seeds and tasks',
       'p': 'paired t-test over seeds, Holm over the arms of the bed; p_sign_flip is the exact sign-flip test, not '
            'adjusted',
       'cost': 'time of a step over the time of the plain step, median of alternating rounds, one run, one process',

@@ -30,7 +30,7 @@ def test_delta_m_knows_directions():
   values, baseline = np.array([[0.9, 2.0]]), np.array([[0.8, 1.0]])
   np.testing.assert_allclose(stats.change(values, baseline, [True, False]), [[-12.5, 100]])
   np.testing.assert_allclose(stats.delta_m(values, baseline, [True, False]), [43.75])
-  with pytest.raises(ValueError, match='baseline of 0'):
+  with pytest.raises(ValueError, match='baseline of metric 1 is 0'):
     stats.change(values, np.array([[0.8, 0.0]]), [True, False])
 
 
@@ -41,14 +41,6 @@ def test_pairs_agree_with_scipy():
   np.testing.assert_allclose([found['p'], *found['interval']], [test.pvalue, *test.confidence_interval()])
   exact = scipy_stats.permutation_test((one - other,), np.mean, permutation_type='samples', n_resamples=10_000)
   np.testing.assert_allclose(found['p_sign_flip'], exact.pvalue)
-
-
-def test_five_pairs_are_never_significant_by_signs():
-  assert stats.sign_flip_p([1.0, 2.0, 3.0, 4.0, 5.0]) == 2 / 2**5
-
-
-def test_holm_by_hand():
-  assert stats.holm({'a': 0.01, 'b': 0.04, 'c': 0.03, 'd': None}) == {'a': 0.03, 'b': 0.06, 'c': 0.06, 'd': None}
 
 
 def test_a_claim_holds_fails_or_has_no_evidence():
