@@ -19,7 +19,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from mtjax.config import did_you_mean
-from mtjax.studies import plots
 from mtjax.studies.run_record import Record
 
 SPLITS = ('train', 'validation', 'test')
@@ -110,7 +109,7 @@ class ScoreFrame:
       arm: of the study; None = the folder's name.
       losses: also each task's loss, as the metric 'loss'.
       unfinished: also of a run that is not finished; otherwise that is an error.
-      higher_is_better: {metric: direction} of metrics whose name does not tell it.
+      higher_is_better: {metric: direction}, where the run did not write it down; without it, told by the name.
     """
     workdir = pathlib.Path(workdir)
     record = Record.read(workdir)
@@ -130,12 +129,14 @@ class ScoreFrame:
           metric = name.removeprefix(prefix)
           if not name.startswith(prefix) or metric == 'n' or (metric == 'loss' and not losses):
             continue
+          direction = (higher_is_better or {}).get(metric, record.higher_is_better(task, metric))
+          if direction is None:  # a number that is no score, such as the size of a bin
+            continue
           score = Score(
             run=workdir.resolve().name, arm=arm or workdir.resolve().name, seed=record.config['seed'], task=task,
             split=line['split'], step=line['step'], metric=metric, value=float(value),
             n=None if count is None else int(count),
-            higher_is_better=(higher_is_better or {}).get(metric, plots.higher_is_better(metric)),
-            wall_s=record.run.get('seconds'), params=record.run.get('parameters'))
+            higher_is_better=direction, wall_s=record.run.get('seconds'), params=record.run.get('parameters'))
           rows[score.key] = score  # a step written twice: the later counts
     return cls(tuple(rows.values()))
 

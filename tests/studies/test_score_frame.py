@@ -122,6 +122,15 @@ def test_from_workdir(workdir):
   assert [row.value for row in select(table, 'last').where(split='test')] == [0.7, 3.0]
 
 
+def test_from_workdir_takes_directions_from_the_run(workdir):
+  facts = json.loads((workdir / 'run.json').read_text())
+  says = lambda direction: {'higher_is_better': direction, 'range': [None, None], 'primary': True, 'null_value': None}
+  facts['metrics'] = {'left': {'accuracy': says(False)}, 'right': {'mse': says(None)}}
+  (workdir / 'run.json').write_text(json.dumps(facts))
+  table = ScoreFrame.from_workdir(workdir)
+  assert table.unique('task') == ['left'] and not table.rows[0].higher_is_better
+
+
 def test_from_workdir_refuses_half_a_run(workdir, tmp_path):
   with pytest.raises(ValueError, match='no metrics.jsonl'):
     ScoreFrame.from_workdir(tmp_path / 'nothing')
