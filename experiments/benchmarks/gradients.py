@@ -46,7 +46,8 @@ CALLS = 3  # timed calls a round
 ROWS = {'mlp': 128, 'vit': 16}
 EXACT = {'tape': dict(plan='tape'), 'probe': dict(plan='probe'), 'jacobian': dict(plan='jacobian')}
 CHEAPER = {'features': dict(at='features'), 'every_k=8': dict(every_k=8), 'sub_batch=1/8': dict(sub_batch=0.125),
-           'layers=last': dict(layers=None), 'every_k=8, layers=last': dict(every_k=8, layers=None)}
+           'layers=last': dict(layers=None), 'every_k=8, layers=last': dict(every_k=8, layers=None),
+           'every_k=8, sub_batch=1/8': dict(every_k=8, sub_batch=0.125)}
 LAST = {'mlp': ('fc3',), 'vit': ('block_5/',)}
 
 
