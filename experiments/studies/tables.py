@@ -161,10 +161,13 @@ def picture(results: Mapping[str, dict]) -> str:
     front = [name for name, (x, y) in points.items()
              if not any(a <= x and b <= y and (a, b) != (x, y) for a, b in points.values())]
     for i, name in enumerate(sorted(front, key=points.get)):
-      ax.annotate(name, points[name], xytext=(0.98, 0.97 - 0.065 * i), textcoords='axes fraction', ha='right',
-                  fontsize=7, va='top', arrowprops={'arrowstyle': '-', 'lw': 0.4, 'color': COLORS['muted']})
+      ax.annotate(name, points[name], xytext=(1.03, 0.97 - 0.08 * i), textcoords='axes fraction', fontsize=7, va='top',
+                  arrowprops={'arrowstyle': '-', 'lw': 0.4, 'color': COLORS['muted'], 'relpos': (0, 0.5)})
     ax.axhline(0, color=COLORS['line'], lw=0.8, zorder=0)
-    ax.set(title=bed, xlabel='time of a step / time on the sum', ylabel='Δm, % (lower is better)')
+    ax.set(title=bed, xlabel='time of a step / time on the sum', ylabel='Δm, % (lower is better)', xscale='log')
+    ticks = [x for x in (1, 1.5, 2, 3, 5, 10, 20, 50) if x < 1.1 * max(x for x, _ in points.values())]
+    ax.set_xticks(ticks, [f'{x:g}' for x in ticks])
+    ax.minorticks_off()
   for ax in axes[len(results):]:
     ax.set_axis_off()
   kinds = [kind for kind in HUES if any(arm['kind'] == kind for r in results.values() for arm in finished(r).values())]
