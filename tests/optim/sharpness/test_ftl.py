@@ -84,7 +84,7 @@ def flat(tree):
   return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
 
 
-def close(a, b, tol=EXACT):
+def assert_close(a, b, tol=EXACT):
   np.testing.assert_allclose(flat(a), flat(b), rtol=tol, atol=tol)
 
 
@@ -203,7 +203,7 @@ def test_1_without_radius_it_is_the_rule(rule, mode):
   for rho, tol in ((0.0, EXACT), (1e-6, 1e-4)):
     tx = optim.ftl(rho, rule, mode=mode)
     d, state = tx.update(jac, tx.init(theta), theta, **arguments)
-    close(d, applied(rule, matrix(jac)), tol)
+    assert_close(d, applied(rule, matrix(jac)), tol)
     if mode == 'decomposed':
       np.testing.assert_allclose(state.gramian[3:, 3:], 0, atol=1e-9)
 
@@ -215,7 +215,7 @@ def test_1_holds_for_scale_free_rules_where_h_is_rounding_error():
   nearly = jax.tree.map(lambda x: x * (1 + 4e-16), jac)
   assert (matrix(nearly) != matrix(jac)).any()
   d, _ = tx.update(jac, tx.init(theta), theta, grad_fn=lambda points: nearly)
-  close(d, applied(UNIT, matrix(jac)))
+  assert_close(d, applied(UNIT, matrix(jac)))
 
 
 def test_2_quadratics_have_h_in_closed_form():
@@ -239,7 +239,7 @@ def test_3_under_the_mean_decomposed_is_direct(rule):
   jac, theta, arguments = start()
   d = [tx.update(jac, tx.init(theta), theta, losses=jnp.ones(3), **arguments)[0]
        for tx in (optim.ftl(0.3, rule), optim.ftl(0.3, rule, mode='direct'))]
-  close(d[0], d[1])
+  assert_close(d[0], d[1])
   assert NORM(flat(d[0]) - applied(rule, matrix(jac))) > 0.1
 
 
@@ -254,7 +254,7 @@ def test_4_one_task_is_plain_sam(rule, variant):
   first = lambda jac: jax.tree.map(lambda x: x[0], jac)
   expected, _ = sam.update(first(jac), sam.init(theta), theta,
                            grad_fn=lambda theta: first(gradients(stacked(theta, 1), heads, (1,))[0]))
-  close(d, expected)
+  assert_close(d, expected)
 
 
 # A loop over tasks beside it.
@@ -265,7 +265,7 @@ def test_modes_against_numpy(rule, mode):
   jac, theta, arguments = start()
   tx = optim.ftl(0.1, rule, mode=mode)
   d, _ = tx.update(jac, tx.init(theta), theta, **arguments)
-  close(d, by_numpy(rule, mode)[0])
+  assert_close(d, by_numpy(rule, mode)[0])
 
 
 @pytest.mark.parametrize('norms', ['split', 'joint'])
@@ -275,8 +275,8 @@ def test_heads_against_numpy(variant, norms):
   tx = optim.ftl(0.1, PCGRAD, variant=variant, norms=norms)
   d, q_sam, state = tx.step(jac, tx.init(theta), theta, **arguments)
   expected, expected_q, _ = by_numpy(PCGRAD, norms=norms, variant=variant, heads_too=True)
-  close(d, expected)
-  close(q_sam, expected_q)
+  assert_close(d, expected)
+  assert_close(q_sam, expected_q)
   assert jax.tree.structure(q_sam) == jax.tree.structure(arguments['heads'])
   split = by_numpy(PCGRAD, norms='split', variant=variant, heads_too=True)[0]
   assert (NORM(expected - split) > 1e-3) == (norms == 'joint')
@@ -291,7 +291,7 @@ def test_the_gramian_of_both_parts_is_one():
   expected, _, h = by_numpy(SMOOTH)
   rows = np.concatenate([matrix(jac), h])
   np.testing.assert_allclose(state.gramian, rows @ rows.T, rtol=1e-8)
-  close(d, expected)
+  assert_close(d, expected)
   np.testing.assert_allclose(state.rules['loss'].inner.w, 0.5 + 0.5 * np.linalg.norm(rows[:3], axis=1))
   np.testing.assert_allclose(state.rules['flat'].inner.w, 0.5 + 0.5 * np.linalg.norm(rows[3:], axis=1))
 
@@ -303,7 +303,7 @@ def test_owners_may_be_written_in_full_or_by_path():
   in_full = {'task0': {'kernel': 0}, 'task1': {'bias': 1, 'kernel': 1}, 'task2': {'kernel': 2}}
   by_path = {'task0/kernel': 0, 'task1/bias': 1, 'task1/kernel': 1, 'task2/kernel': 2}
   for owners in (in_full, by_path):
-    close(tx.step(jac, tx.init(theta), theta, **arguments | {'owners': owners}), expected, 0)
+    assert_close(tx.step(jac, tx.init(theta), theta, **arguments | {'owners': owners}), expected, 0)
 
 
 def test_rules_that_weigh_whole_losses_weigh_the_heads_too():
@@ -313,7 +313,7 @@ def test_rules_that_weigh_whole_losses_weigh_the_heads_too():
   tx = optim.ftl(0.1, rule)
   _, q_sam, _ = tx.step(jac, tx.init(theta), theta, losses=jnp.ones(3), **arguments)
   own = by_numpy(PCGRAD, heads_too=True)[1]
-  close(q_sam, {f'task{t}': jax.tree.map(lambda x, w=w: w * x, own[f'task{t}']) for t, w in enumerate((0.2, 0.3, 0.5))})
+  assert_close(q_sam, {f'task{t}': jax.tree.map(lambda x, w=w: w * x, own[f'task{t}']) for t, w in enumerate((0.2, 0.3, 0.5))})
 
 
 # Rows of zeros, absent tasks, scales.
@@ -331,7 +331,7 @@ def test_rows_h_of_zeros_give_no_nan(rule, mode):
     d, _ = tx.update(jac, tx.init(theta), theta, grad_fn=grad_fn)
     assert np.isfinite(d).all()
   if mode in ('decomposed', 'direct'):
-    close(d, applied(rule, slope))  # the last case: no flatness part at all
+    assert_close(d, applied(rule, slope))  # the last case: no flatness part at all
   for rows in (jnp.zeros((2, 2)), jnp.zeros((2, 2)).at[0].set(1.0)):
     d, _ = tx.update(rows, tx.init(theta), theta, grad_fn=lambda points, rows=rows: rows)
     assert np.isfinite(d).all() or rule in (EQUAL, COSINES)  # not defined where a g is 0 either
@@ -343,7 +343,7 @@ def test_more_tasks_than_parameters_and_equal_rows(rule):
   grad_fn = lambda points: hessian * points
   tx = optim.ftl(0.1, rule)
   d, _ = tx.update(hessian, tx.init(jnp.ones(1)), jnp.ones(1), grad_fn=grad_fn)
-  close(d, applied(rule, hessian) + applied(rule, 0.1 * hessian))  # h_t = rho H_t
+  assert_close(d, applied(rule, hessian) + applied(rule, 0.1 * hessian))  # h_t = rho H_t
 
 
 def test_a_row_of_zeros_counts_among_the_tasks():
@@ -356,10 +356,10 @@ def test_a_row_of_zeros_counts_among_the_tasks():
   d, _ = tx.update(jac, tx.init(theta), theta, grad_fn=grad_fn)
   g = np.array(jac)
   h = 0.1 * np.array([1.0, 2.0]) * g[1] / NORM(g[1])
-  close(d, g.mean(0) + h / 2)
+  assert_close(d, g.mean(0) + h / 2)
   tx = optim.ftl(0.1, UNIT)  # an infinite weight of the row of zeros leaves the other's alone
   d, _ = tx.update(jac, tx.init(theta), theta, grad_fn=grad_fn)
-  close(d, g[0] / NORM(g[0]) + g[1] / NORM(g[1]) + h / NORM(h))
+  assert_close(d, g[0] / NORM(g[0]) + g[1] / NORM(g[1]) + h / NORM(h))
 
 
 def test_a_nan_of_a_loss_is_not_hidden():
@@ -389,9 +389,9 @@ def test_an_absent_task_is_as_if_deleted(name, mode):
   d, q_sam, state = tx.step(spoil(jac), tx.init(theta), theta, losses=jnp.array([1.0, jnp.nan, 1.0]),
                             active=jnp.array([True, False, True]),
                             **all_three | {'grad_fn': spoilt, 'head_grads': q})
-  close(d, expected)
-  close({'task0': q_sam['task0'], 'task2': q_sam['task2']}, expected_q)
-  close(q_sam['task1'], np.zeros(4), 0)
+  assert_close(d, expected)
+  assert_close({'task0': q_sam['task0'], 'task2': q_sam['task2']}, expected_q)
+  assert_close(q_sam['task1'], np.zeros(4), 0)
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
 
 
@@ -424,19 +424,19 @@ def test_every_k_against_numpy(store):
   state = tx.init(theta)
   first, q_first, state = tx.step(jac, state, theta, **arguments)
   expected, own, h = by_numpy(PCGRAD, heads_too=True)
-  close(first, expected)
-  close(q_first, own)
+  assert_close(first, expected)
+  assert_close(q_first, own)
   later = jax.tree.map(lambda x: 2 * x + 0.1, jac)
   second, q_second, state = tx.step(later, state, theta, **arguments)
   g, g_later = matrix(jac), matrix(later)
   orthogonal = lambda x, g: x - (x @ g) / (g @ g) * g
   if store == 'tasks':
     again = np.array([look(orthogonal(h[t], g[t]), g_later[t]) for t in range(3)])
-    close(second, applied(PCGRAD, g_later) + applied(PCGRAD, again), 1e-8)
+    assert_close(second, applied(PCGRAD, g_later) + applied(PCGRAD, again), 1e-8)
   else:
     d = applied(PCGRAD, g_later)
-    close(second, d + look(orthogonal(applied(PCGRAD, h), applied(PCGRAD, g)), d), 1e-8)
-  close(q_second, arguments['head_grads'], 0)  # between, the plain gradient
+    assert_close(second, d + look(orthogonal(applied(PCGRAD, h), applied(PCGRAD, g)), d), 1e-8)
+  assert_close(q_second, arguments['head_grads'], 0)  # between, the plain gradient
   assert jax.tree.map(jnp.shape, state.kept) == jax.tree.map(jnp.shape, jac if store == 'tasks' else theta)
 
 
@@ -493,7 +493,7 @@ def test_jit_scan_and_chain(settings):
   for _ in range(3):
     carry, _ = step(carry, None)
   assert jax.tree.map(lambda x: (x.shape, x.dtype), scanned) == jax.tree.map(lambda x: (x.shape, x.dtype), carry)
-  close(scanned, carry, 1e-8)  # three steps of Adam, which divides by small numbers
+  assert_close(scanned, carry, 1e-8)  # three steps of Adam, which divides by small numbers
   total = lambda theta: sum(loss(t, theta, heads) for t in range(3))
   assert total(scanned[0]) < total(theta)
 
@@ -505,7 +505,7 @@ def test_the_number_of_tasks_may_come_with_the_first_update(settings):
   shapes = lambda state: jax.tree.map(jnp.shape, state)
   d, state = tx.update(jac, tx.init(theta), theta, **arguments)
   known, later = tx.update(jac, tx.init(theta, num_tasks=3), theta, **arguments)
-  close(d, known, 0)
+  assert_close(d, known, 0)
   assert shapes(state) == shapes(later) == shapes(tx.init(theta, num_tasks=3))
 
 
@@ -514,7 +514,7 @@ def test_one_key_serves_both_parts():
   jac, theta, arguments = start()
   d = [tx.update(jac, tx.init(theta), theta, losses=jnp.ones(3), key=jax.random.key(5), **arguments)[0]
        for tx in (optim.ftl(0.1, RANDOM), optim.ftl(0.1, RANDOM, mode='direct'))]
-  close(d[0], d[1])
+  assert_close(d[0], d[1])
 
 
 @pytest.mark.parametrize('needs', ['gramian', 'losses'])
@@ -530,7 +530,7 @@ def test_losses_after_the_step_reach_the_rule(needs):
   told = tx.observe(tx.init(theta, num_tasks=3), after)
   one, state = tx.update(jac, told, theta, losses=jnp.ones(3), **arguments)
   two, _ = tx.update(jac, tx.init(theta), theta, losses=jnp.ones(3), losses_after=after, **arguments)
-  close(one, two, 0)
+  assert_close(one, two, 0)
   assert all((state.rules[role].inner.w == after).all() for role in ('loss', 'flat'))
   assert optim.ftl(0.1, MEAN).observe is None
   if needs == 'gramian':

@@ -56,7 +56,7 @@ def flat(tree):
   return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
 
 
-def close(a, b, tol=ROUND):
+def assert_close(a, b, tol=ROUND):
   np.testing.assert_allclose(flat(a), flat(b), rtol=tol, atol=tol)
 
 
@@ -84,17 +84,17 @@ def test_the_norm_is_over_all_leaves():
     (d,), _ = directions(optim.sam(rho=0.1), grad, [params])
     g = grad(params)
     norm = np.linalg.norm(flat(g))
-    close(d, grad(jax.tree.map(lambda w, g: w + 0.1 * g / norm, params, g)), 1e-10)
+    assert_close(d, grad(jax.tree.map(lambda w, g: w + 0.1 * g / norm, params, g)), 1e-10)
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_rho_0_is_the_base_and_a_zero_gradient_gives_no_nan(variant):
   tx = optim.sam(0.0, variant, **VARIANTS[variant])
   w = jnp.array([1.0, -2.0])
-  close(directions(tx, grad_quadratic, [w, w])[0], [grad_quadratic(w)] * 2)
+  assert_close(directions(tx, grad_quadratic, [w, w])[0], [grad_quadratic(w)] * 2)
   tx = optim.sam(0.3, variant, **VARIANTS[variant])
   zeros, state = directions(tx, grad_quadratic, [jnp.zeros(2)] * 3)
-  close(zeros, jnp.zeros(6), 0)
+  assert_close(zeros, jnp.zeros(6), 0)
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
 
 
@@ -107,7 +107,7 @@ def test_scales_of_the_loss(variant, size):
   unit, _ = directions(tx, grad_quadratic, points)
   scaled, _ = directions(tx, lambda w: size * grad_quadratic(w), points)
   # At 1e-10 the cards' 1e-12 beside the norm shortens e by up to 1 %, of which the direction sees rho/|w| at most.
-  close(jax.tree.map(lambda x: x / size, scaled), unit, 1e-2 if size < 1 else 1e-5)
+  assert_close(jax.tree.map(lambda x: x / size, scaled), unit, 1e-2 if size < 1 else 1e-5)
 
 
 def test_rho_may_be_a_schedule():
@@ -133,7 +133,7 @@ def test_jit_scan_and_chain(variant):
     eager, _ = step(eager, None)
   scanned, _ = jax.jit(lambda carry: jax.lax.scan(step, carry, None, length=3))((params, tx.init(params)))
   assert jax.tree.map(lambda x: (x.shape, x.dtype), scanned) == jax.tree.map(lambda x: (x.shape, x.dtype), eager)
-  close(scanned, eager, 1e-4)  # three steps of Adam, which divides by small numbers
+  assert_close(scanned, eager, 1e-4)  # three steps of Adam, which divides by small numbers
   assert mlp_loss(scanned[0]) < mlp_loss(params)
 
 
@@ -154,7 +154,7 @@ def test_asam_against_numpy():
        'fc2': {'kernel': np.abs(params['fc2']['kernel']) + eta}}
   norm = np.sqrt(sum(np.sum((a * np.array(b)) ** 2) for a, b in zip(jax.tree.leaves(t), jax.tree.leaves(g))))
   near = jax.tree.map(lambda w, t, g: jnp.asarray(w + rho * t ** 2 * g / norm, jnp.float32), params, t, g)
-  close(directions(optim.asam(), grad_mlp, [params])[0], grad_mlp(near), 1e-5)
+  assert_close(directions(optim.asam(), grad_mlp, [params])[0], grad_mlp(near), 1e-5)
 
 
 def test_asam_does_not_see_how_layers_share_a_scale():
@@ -195,13 +195,13 @@ def test_gsam_keeps_the_component_along_the_perturbed_gradient(alpha):
   g = np.array(grad_quadratic(w))
   np.testing.assert_allclose(d, g_p - alpha * (g - (g @ g_p) / (g_p @ g_p) * g_p), rtol=1e-5)  # subtracted
   if alpha == 0:
-    close(d, g_p, 0)
+    assert_close(d, g_p, 0)
 
 
 def test_gsam_where_the_perturbed_gradient_is_0():
   tx, w = optim.gsam(1.0, 0.4), jnp.array([1.0, -2.0])
   d, _ = tx.update(jnp.array([2.0, 1.0]), tx.init(w), w, grad_fn=jnp.zeros_like)
-  close(d, jnp.zeros(2), 0)
+  assert_close(d, jnp.zeros(2), 0)
 
 
 def test_gsam_radius_follows_the_learning_rate():
@@ -210,7 +210,7 @@ def test_gsam_radius_follows_the_learning_rate():
   np.testing.assert_allclose([rho(count) for count in range(5)], [0.6, 0.5, 0.4, 0.3, 0.2], rtol=1e-6)
   tx = optim.gsam(0.6, 0.4, learning_rate=schedule, lr_max=1.0, rho_min=0.2)
   followed, _ = directions(tx, grad_quadratic, [jnp.ones(2)] * 3)
-  close(followed[2], directions(optim.gsam(0.4, 0.4), grad_quadratic, [jnp.ones(2)])[0][0])
+  assert_close(followed[2], directions(optim.gsam(0.4, 0.4), grad_quadratic, [jnp.ones(2)])[0][0])
 
 
 # LookSAM.
@@ -245,12 +245,12 @@ def test_looksam_does_not_store_rounding_error():
     g = rng.normal(size=7)
     g_s, g = jnp.asarray(1.3 * g, jnp.float32), jnp.asarray(g, jnp.float32)
     assert jnp.any(g_s - (g_s @ g) / (g @ g) * g != 0)
-    close(orthogonal_part(g_s, g), jnp.zeros(7), 0)
+    assert_close(orthogonal_part(g_s, g), jnp.zeros(7), 0)
 
 
 def test_looksam_every_step_is_sam():
   points = [jnp.array([1.0, -2.0]), jnp.array([0.5, 1.0])]
-  close(directions(optim.looksam(0.2, every_k=1), grad_quadratic, points)[0],
+  assert_close(directions(optim.looksam(0.2, every_k=1), grad_quadratic, points)[0],
         directions(optim.sam(0.2), grad_quadratic, points)[0], 0)
 
 
@@ -301,7 +301,7 @@ def test_fsam_against_numpy():
 
 def test_fsam_without_subtraction_is_sam():
   points = [jnp.array([1.0, -2.0]), jnp.array([0.5, 1.0])]
-  close(directions(optim.fsam(0.2, sigma=0.0), grad_quadratic, points)[0],
+  assert_close(directions(optim.fsam(0.2, sigma=0.0), grad_quadratic, points)[0],
         directions(optim.sam(0.2), grad_quadratic, points)[0], 0)
 
 
@@ -375,8 +375,8 @@ def test_the_variant_is_the_factory():
   points = [jnp.array([1.0, -2.0]), jnp.array([0.5, 1.0])]
   for variant, options in VARIANTS.items():
     named = directions(optim.sam(0.3, variant, **options), grad_quadratic, points)[0]
-    close(named, directions(getattr(optim, variant)(0.3, **options), grad_quadratic, points)[0], 0)
-  close(directions(optim.sam(variant='asam'), grad_quadratic, points)[0],
+    assert_close(named, directions(getattr(optim, variant)(0.3, **options), grad_quadratic, points)[0], 0)
+  assert_close(directions(optim.sam(variant='asam'), grad_quadratic, points)[0],
         directions(optim.asam(0.5), grad_quadratic, points)[0], 0)  # the variant's own default
 
 
