@@ -73,6 +73,8 @@ def best_step(values: np.ndarray, higher: Sequence[bool], aggregate: str, tasks:
               baseline: np.ndarray | None = None, within_task_first: bool = True) -> int:
   """Which of the steps is best: [steps, M] -> index. A step with a value that is not finite is never chosen.
 
+  Of equal steps, up to rounding, the earliest is chosen.
+
   Args:
     values: of one run.
     higher: [M].
@@ -93,7 +95,9 @@ def best_step(values: np.ndarray, higher: Sequence[bool], aggregate: str, tasks:
     score = delta_m_values(values, np.asarray(baseline, float), higher, tasks, within_task_first)
   else:
     score = columns.mean(1)
-  return int(np.argmax(np.where(usable, score, -np.inf)))
+  score = np.where(usable, score, -np.inf)
+  scale = np.abs(score[usable]).max()
+  return int(np.argmax(score >= score.max() - 1e-12 * scale))  # equals may differ by rounding: the earliest of them
 
 
 def _best(own: ScoreFrame, split: str, aggregate: str, baseline=None, within_task_first=True) -> int:
