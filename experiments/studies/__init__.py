@@ -1,1 +1,1 @@
-"""Studies: claims that run, and what came out."""
+"""Studies: claims that run. What came out lies in experiments/results; `tables` makes pages of it."""

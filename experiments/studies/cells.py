@@ -1,4 +1,8 @@
-"""A study's cells: what one arm gave on one bed, as a JSON file. A finished cell is not computed again."""
+"""A study's cells: what one arm gave on one bed, as a JSON file. A finished cell is not computed again.
+
+A cell knows its settings (bed, steps, seeds, grid) and the commit that made it, not the code: who changes an arm or a
+bed takes another --workdir, or removes its cells.
+"""
 import argparse
 import dataclasses
 import json

@@ -264,7 +264,8 @@ class Engine:
     if self.aggregator.head_gradients is not None and evidence.jac is not None:
       owned = self.aggregator.head_gradients(owned, work.owned_leaves, work.owner, evidence.jac, w, active)
     new = state.replace(aggregator=inner, gram=average, weights=w, bad=state.bad + bad)
-    return settled.losses(active), shared, owned, new, diagnostics.of_step(gram, w, active, bad), scale
+    losses = settled.losses(settled.active & ~bad)
+    return losses, shared, owned, new, diagnostics.of_step(gram, w, active, bad), scale
 
   def _now_and_then(self, work: Work, state: EngineState, info: Info):
     """New weights at every k-th step, else the latest ones; the update by one pass with them.
@@ -286,17 +287,18 @@ class Engine:
       gram, active, bad = _without_bad(gram, active, settled.bad)
       own = info.replace(losses=jnp.where(active, settled.values, 0), active=active)
       w, inner, average = self._weigh(gram, state, own)
-      return (w, state.replace(aggregator=inner, gram=average, weights=w, bad=state.bad + bad), active,
+      return (w, state.replace(aggregator=inner, gram=average, weights=w, bad=state.bad + bad), active, bad,
               diagnostics.of_step(gram, w, active, bad))
 
     def again():
       w = jnp.where(settled.active, state.weights, 0)
-      return (w, state.replace(bad=state.bad + settled.bad), settled.active,
+      return (w, state.replace(bad=state.bad + settled.bad), settled.active, settled.bad,
               diagnostics.of_step(None, w, settled.active, settled.bad))
 
-    w, new, active, noted = jax.lax.cond(state.count % self.options.every_k == 0, fresh, again)
+    w, new, active, bad, noted = jax.lax.cond(state.count % self.options.every_k == 0, fresh, again)
     scale = self.aggregator.head_weights(w, info.replace(losses=jnp.where(active, settled.values, 0), active=active))
-    return settled.losses(active), evidence.combine(w), work.owned(evidence, scale), new, noted, scale
+    losses = settled.losses(settled.active & ~bad)
+    return losses, evidence.combine(w), work.owned(evidence, scale), new, noted, scale
 
   def _cheaper_gramian(self, work: Work, settled: Settled, info: Info) -> tuple[jax.Array, jax.Array]:
     """The Gramian of some rows or layers, or by random directions; and the tasks that take part."""

@@ -150,6 +150,16 @@ def test_sub_batch_takes_the_gramian_of_some_rows_and_moves_by_all():
   assert zoo.worst(run(engine_of(sub_batch=0.5)).gradient, problem().expected(w)) < EXACT
 
 
+@pytest.mark.parametrize('every_k', [1, 2])
+def test_a_task_without_a_row_in_the_sub_batch_keeps_its_loss(every_k):
+  mask = np.ones((4, 3), bool)
+  mask[::2, 1] = False  # the rows that sub_batch=0.5 takes
+  batch = with_mask(mask)
+  step, whole = run(engine_of(sub_batch=0.5, every_k=every_k), batch), run(engine_of(), batch)
+  np.testing.assert_allclose(step.losses.values, whole.losses.values, rtol=1e-6)
+  assert step.state.weights[1] == 0 and step.losses.active.all()
+
+
 def test_layers_takes_the_gramian_of_some_parameters_and_passes_nothing_further_back():
   engine = engine_of(layers=('fc2',))
   w = zoo.toy_weights(problem().gram(keep='trunk/fc2'))

@@ -131,7 +131,7 @@ class Work:
              f'{len(self.graph.shared)} shared parameters hold {shared:,} numbers, {len(self.graph.owned)} task-owned '
              f'ones {owned:,}.']
     if self._no_loops and self._options.every_k > 1:
-      lines.append('Mind that on a CPU convolutions are slow within the conditional that every_k takes.')
+      lines.append('Mind that on a CPU convolutions are slow within the conditional of every_k, at each k-th step.')
     if self.plan in ('tape', 'probe'):
       lines.append(f'Gramian of {inner} parameters by inner products, of {len(self.forms) - inner} by gradients.')
     return '\n'.join(lines)
