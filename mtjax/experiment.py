@@ -21,7 +21,7 @@ from mtjax.data import configure, sources
 from mtjax.data.streams import Stream, labels_of
 from mtjax.metrics.collection import Collection
 from mtjax.objective import Objective, stream_key
-from mtjax.parallel import make_mesh, replicated
+from mtjax.parallel import everywhere, make_mesh, replicated
 from mtjax.run import Run
 from mtjax.tasks import Task
 from mtjax.training.engine.configure import make_engine
@@ -146,10 +146,10 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
           if stream.mixture}
   objective = Objective(ENCODERS.build(config['encoder'], 'encoder'), tasks, inputs, rows)
 
-  rng = jax.random.key(config['seed'])
+  rng = jax.device_put(jax.random.key(config['seed']), replicated(mesh))
   example = {name: stream.train_batch(0, slice(0, 1)) for name, stream in streams.items()}
-  init_params = functools.partial(objective.init, stream_key(rng, 'params'), example)
-  shapes = jax.eval_shape(init_params)
+  init_params = lambda rng: objective.init(stream_key(rng, 'params'), example)
+  shapes = jax.eval_shape(init_params, rng)
   evaluator = Evaluator(objective, streams, _weights(tasks, {}), mesh, data['eval_batch_size'])
   stages, begins = [], []
   for spec, own in zip(specs, stage_streams):
@@ -159,8 +159,8 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
     begins.append(begin)
   return Run(config=config, mesh=mesh, streams=streams, objective=objective, stages=stages,
              settings=_settings(config, tasks), evaluator=evaluator, workdir=workdir, command=command,
-             init_fn=jax.jit(lambda: begins[0](init_params()), out_shardings=replicated(mesh)),
-             abstract_fn=lambda stage: jax.eval_shape(lambda: begins[stage](init_params())))
+             init_fn=jax.jit(lambda rng: begins[0](init_params(rng)), out_shardings=everywhere(mesh)),
+             abstract_fn=lambda stage: jax.eval_shape(lambda: begins[stage](init_params(rng))))
 
 
 def load_run(workdir: str | pathlib.Path) -> Run:
@@ -338,7 +338,7 @@ def _stage(spec, config, start, streams, objective, shapes, mesh, rng, evaluator
   epoch = max(-(-stream.num_rows('train') // stream.batch_size) for stream in streams.values())
   engine = make_engine(objective, **fields, trainable=trainable, weights=weights, schedule=schedule,
                        steps_per_epoch=epoch)
-  step = make_train_step(objective, tx, trainable, weights, stream_key(rng, 'train'), ema, engine)
+  update = make_train_step(objective, tx, trainable, weights, ema, engine)
 
   def begin(params, step=0, old_ema=None):
     gradients = engine.init(params, example) if engine is not None else None
@@ -348,8 +348,9 @@ def _stage(spec, config, start, streams, objective, shapes, mesh, rng, evaluator
   return Stage(
     name=spec.get('name', f'from {start}'), start=start, end=start + spec['steps'], streams=streams,
     trainable=trainable, task_weights=weights, schedule=schedule,
-    enter=jax.jit(lambda state: begin(state.params, state.step, state.ema), out_shardings=replicated(mesh)),
-    step=jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh)), evaluate=evaluator, engine=engine), begin
+    enter=jax.jit(lambda state: begin(state.params, state.step, state.ema), out_shardings=everywhere(mesh)),
+    update=jax.jit(update, donate_argnums=0, out_shardings=everywhere(mesh)), evaluate=evaluator,
+    rng=stream_key(rng, 'train'), engine=engine), begin
 
 
 def _settings(config: Mapping[str, Any], tasks: Mapping[str, Task]) -> Settings:

@@ -1,5 +1,6 @@
 """A run: what `mtjax.experiment.build` makes of a config, and all that can be done with it."""
 import contextlib
+import dataclasses
 import datetime
 import functools
 import importlib.metadata
@@ -9,7 +10,7 @@ import os
 import pathlib
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,12 +20,12 @@ from jax.sharding import Mesh
 from mtjax import tree
 from mtjax.config import differences, to_dict
 from mtjax.data.streams import Stream
-from mtjax.objective import Objective
-from mtjax.parallel import batch_sharding, host_rows, put_batch, replicated
+from mtjax.objective import Objective, stream_key
+from mtjax.parallel import batch_sharding, host_rows, one_device, put_batch, replicated
 from mtjax.prediction import Predictor
 from mtjax.training.checkpoints import Checkpoints, Damaged
 from mtjax.training.evaluation import Evaluator
-from mtjax.training.loop import Settings, Stage, train
+from mtjax.training.loop import Keeper, Settings, Stage, train
 from mtjax.training.state import TrainState, eval_params
 from mtjax.training.writers import MetricWriter, read_metrics
 
@@ -43,7 +44,7 @@ class Run:
   def __init__(
     self, *, config: Mapping[str, Any], mesh: Mesh, streams: Mapping[str, Stream], objective: Objective,
     stages: Sequence[Stage], settings: Settings, evaluator: Evaluator, workdir: str | os.PathLike | None,
-    command: str | None, init_fn: Callable[[], TrainState], abstract_fn: Callable[[int], TrainState],
+    command: str | None, init_fn: Callable[[jax.Array], TrainState], abstract_fn: Callable[[int], TrainState],
   ):
     self.config, self.mesh, self.streams, self.objective = config, mesh, dict(streams), objective
     self.stages, self.settings, self.stopped = tuple(stages), settings, False
@@ -58,7 +59,7 @@ class Run:
     restored = self.checkpoints.restore_latest(self._abstract) if self.checkpoints else None
     if restored is None:
       log.info('Fresh parameters from seed %d.', self.config['seed'])
-      return self._init_fn()
+      return self._init_fn(jax.device_put(jax.random.key(self.config['seed']), replicated(self.mesh)))
     state, data, _ = restored
     self._check_data(data)
     log.info('Restored step %d of %s.', int(state.step), self.workdir)
@@ -70,17 +71,26 @@ class Run:
     Returns:
       (final state, validation metrics {'eval/<task>/<metric>': value}).
     """
-    started = time.time()
-    self._record(status='running', message='')
-    writer = None
-    if self.workdir is not None and jax.process_index() == 0:
-      writer = MetricWriter(self.workdir, tensorboard=self.config['tensorboard'], resume_step=int(state.step))
-    try:
-      if self.workdir is not None and self._engines:
-        self._record(gradients=self._engines)
+    with self.recording(int(state.step)) as writer:
       state, metrics, self.stopped = train(
         state, self.stages, self.settings, task_names=list(self.objective.tasks), mesh=self.mesh, writer=writer,
         checkpoints=self.checkpoints, data_state=self._data_state)
+    return state, metrics or self._last_metrics('validation')
+
+  @contextlib.contextmanager
+  def recording(self, step: int) -> Iterator[MetricWriter | None]:
+    """While it lasts, run.json says 'running'; then how it ended: 'finished', 'stopped' or 'failed', and why.
+
+    Yields what writes the metrics from `step` on; None without a workdir, and on all hosts but the first.
+    """
+    started, writer = time.time(), None
+    self._record(status='running', message='')
+    if self.workdir is not None and jax.process_index() == 0:
+      writer = MetricWriter(self.workdir, tensorboard=self.config['tensorboard'], resume_step=step)
+    try:
+      if self.workdir is not None and self._engines:
+        self._record(gradients=self._engines)
+      yield writer
     except KeyboardInterrupt:
       self._record(status='stopped', message='Interrupted.')
       raise
@@ -94,7 +104,31 @@ class Run:
         self.checkpoints.wait()
     seconds = self._recorded().get('seconds', 0.0) + time.time() - started
     self._record(status='stopped' if self.stopped else 'finished', seconds=round(seconds, 1))
-    return state, metrics or self._last_metrics('validation')
+
+  def keeper(self, writer: MetricWriter | None) -> Keeper:
+    """What looks after this run beside its updates, for whoever makes the updates; see `mtjax.together`."""
+    return Keeper(self.settings, list(self.objective.tasks), self.mesh, writer, self.checkpoints, self._data_state)
+
+  def with_seed(self, seed: int, workdir: str | os.PathLike | None = None, device: jax.Device | None = None) -> 'Run':
+    """The same run from another seed, of parameters, draws and data order; data and compiled programs are shared.
+
+    Args:
+      seed: see `seeded`.
+      workdir: of the new run.
+      device: where it is; None = where this one is.
+    """
+    if device is not None and self.mesh.size > 1:
+      raise ValueError(f'A run on {self.mesh.size} devices cannot be moved to one: build it with mesh=dict(data=1).')
+    mesh = self.mesh if device is None else one_device(device)
+    key = jax.device_put(stream_key(jax.random.key(seed), 'train'), replicated(mesh))
+    evaluator = self._evaluator.on(mesh)
+    of = functools.cache(lambda stream: dataclasses.replace(stream, sampler=stream.sampler.with_seed(seed)))
+    streams = {name: of(stream) for name, stream in self.streams.items()}
+    stages = [dataclasses.replace(stage, streams={name: of(stream) for name, stream in stage.streams.items()}, rng=key,
+                                  evaluate=evaluator) for stage in self.stages]
+    return Run(config=seeded(self.config, seed), mesh=mesh, streams=streams, objective=self.objective, stages=stages,
+               settings=self.settings, evaluator=evaluator, workdir=workdir, command=self._command,
+               init_fn=self._init_fn, abstract_fn=self._abstract_fn)
 
   def evaluate(self, state: TrainState, split: str = 'test', *, record: bool = True) -> dict[str, float]:
     """Every task's metrics with counts: {'eval/<task>/<metric>': value}.
@@ -259,6 +293,14 @@ class Run:
   def _last_metrics(self, split: str) -> dict[str, float]:
     lines = [line for line in read_metrics(self.workdir) if line.get('split') == split] if self.workdir else []
     return {k: v for k, v in lines[-1].items() if k.startswith('eval/')} if lines else {}
+
+
+def seeded(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
+  """The config with one seed in all places: parameters and draws (`seed`), data order (`data.seed`, also of stages)."""
+  config = to_dict(config)
+  stages = [{**stage, 'data': {**stage['data'], 'seed': seed}} if 'data' in stage else stage
+            for stage in config.get('stages', ())]
+  return {**config, 'seed': seed, 'data': {**config['data'], 'seed': seed}, 'stages': stages}
 
 
 def _versions(*names: str) -> dict[str, str]:

@@ -72,10 +72,10 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(stop, tmp_path, monkeypatch)
 def test_nothing_is_compiled_after_the_first_step(tmp_path):
   run, state, _ = train(toy.config(), tmp_path)
   run.evaluate(state)
-  assert [stage.step._cache_size() for stage in run.stages] == [1]
+  assert [stage.update._cache_size() for stage in run.stages] == [1]
   assert run._evaluator._step._cache_size() == 1
   state = run.stages[0].step(run.init(), run.batch(0))
-  assert run.stages[0].step._cache_size() == 1, 'a restored state must not compile again'
+  assert run.stages[0].update._cache_size() == 1, 'a restored state must not compile again'
 
 
 def test_only_trainable_parameters_are_differentiated_and_have_state():

@@ -35,7 +35,7 @@ SLOW = ('moco', 'graddrop', 'mgda_ub', 'looksam')
 def test_a_stopped_run_ends_as_an_uninterrupted_one_and_compiles_once(name, tmp_path, monkeypatch):
   config = toy.config(**METHODS[name])
   run, whole, metrics = train(config, tmp_path / 'whole')
-  assert [stage.step._cache_size() for stage in run.stages] == [1]
+  assert [stage.update._cache_size() for stage in run.stages] == [1]
   assert all(np.isfinite(value) for value in metrics.values())
   with monkeypatch.context() as patch:
     StopAfter.steps = 5

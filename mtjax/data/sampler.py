@@ -137,6 +137,10 @@ class BlockSampler:
     self._permutations = functools.lru_cache(64)(lambda n, *stream: Permutation(n, seed, *stream))
     self._block = functools.lru_cache(64)(self._order_of_block)
 
+  def with_seed(self, seed: int) -> 'BlockSampler':
+    """The same shares in another order."""
+    return BlockSampler(self.sizes, self.slots / self.slots.sum(), block_size=self.block_size, seed=seed, run=self.run)
+
   def __call__(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """positions int [N], each >= 0 -> (source [N], row [N])."""
     turn, within = np.divmod(np.asarray(positions, np.int64), self.run)

@@ -28,13 +28,25 @@ def make_mesh(config: Mapping[str, int] | None = None) -> Mesh:
     size = available
   if not isinstance(size, int) or not 1 <= size <= available or (jax.process_count() > 1 and size != available):
     raise ValueError(f"'mesh.data' must be -1 (all) or in 1 … {available}, the number of devices, got {size!r}.")
-  shape = (size, 1, 1, 1)
-  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=jax.devices()[:size])
+  return _mesh(jax.devices()[:size])
+
+
+def one_device(device: jax.Device) -> Mesh:
+  """The mesh of one device."""
+  return _mesh([device])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
   """The whole array on every device."""
   return NamedSharding(mesh, PartitionSpec())
+
+
+def everywhere(mesh: Mesh) -> NamedSharding | None:
+  """`replicated`, for what `jax.jit` returns; None of a single device: the result stays where the arguments are.
+
+  So one jitted function serves runs that lie on different devices.
+  """
+  return replicated(mesh) if mesh.size > 1 else None
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -53,3 +65,8 @@ def put_batch(batch: Any, sharding: NamedSharding) -> Any:
   if jax.process_count() == 1:
     return jax.device_put(batch, sharding)
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+
+
+def _mesh(devices) -> Mesh:
+  shape = (len(devices), 1, 1, 1)
+  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)

@@ -1,4 +1,5 @@
 """Evaluation: every row of a split once, every task's metrics with counts."""
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ from jax.sharding import Mesh
 
 from mtjax.data.streams import Stream
 from mtjax.objective import Losses, Objective
-from mtjax.parallel import batch_sharding, host_rows, put_batch, replicated
+from mtjax.parallel import batch_sharding, everywhere, host_rows, put_batch, replicated
 
 
 class Evaluator:
@@ -32,7 +33,13 @@ class Evaluator:
     self._task_weights = np.asarray(task_weights)
     self._batch_size = batch_size
     self._step = jax.jit(self._eval_step, donate_argnums=2, static_argnames='stream',
-                         out_shardings=replicated(mesh))
+                         out_shardings=everywhere(mesh))
+
+  def on(self, mesh: Mesh) -> 'Evaluator':
+    """The same, compiled function included, for parameters that lie on another mesh."""
+    other = copy.copy(self)
+    other._mesh = mesh
+    return other
 
   def __call__(self, params: Any, split: str) -> dict[str, float]:
     """The metrics of one split. Names: 'eval/loss' (weighted sum), 'eval/<task>/loss', …/n, …/<metric>."""

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -42,8 +42,10 @@ class Stage:
     engine: what makes one update of the tasks' gradients; None = the gradient of the plain weighted sum.
     schedule: the learning rate as a function of the step within the stage.
     enter: the state at the end of the stage before -> the state at the start of this one.
-    step: (state, batch) -> state, compiled; the state is donated.
+    update: (state, batch, rng) -> state, compiled; the state is donated. Stages of runs that differ in their seeds share
+      it.
     evaluate: (params, split) -> {'eval/…': value}.
+    rng: of dropout and of whatever the method draws.
   """
 
   name: str
@@ -54,9 +56,19 @@ class Stage:
   task_weights: np.ndarray
   schedule: Callable[[Any], Any]
   enter: Callable[[TrainState], TrainState]
-  step: Callable[[TrainState, Any], TrainState]
+  update: Callable[[TrainState, Any, jax.Array], TrainState]
   evaluate: Callable[[Any, str], dict[str, float]]
+  rng: jax.Array
   engine: Engine | None = None
+
+  def step(self, state: TrainState, batch: Any) -> TrainState:
+    """One update with the stage's own key; the state is donated."""
+    return self.update(state, batch, self.rng)
+
+  def batches(self, first: int) -> Iterator[Any]:
+    """This host's training batches from step `first` on, made ahead of time."""
+    rows = {name: host_rows(stream.batch_size) for name, stream in self.streams.items()}
+    return Batches(self.streams, self.end, rows, self.validation).iterate(first)
 
   @property
   def max_bad(self) -> int | None:
@@ -84,6 +96,12 @@ class Settings:
   checkpoint_every: int
   best: str
   best_mode: str
+
+  def due(self, step: int, stage: Stage, stopping: bool = False) -> set[str]:
+    """What follows step `step`: 'log', 'eval', 'save'."""
+    last = step == stage.end
+    periods = {'log': self.log_every, 'eval': self.eval_every, 'save': self.checkpoint_every}
+    return {what for what, period in periods.items() if step % period == 0 or last or (stopping and what == 'save')}
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -150,7 +168,7 @@ def train(
   Raises:
     NonFiniteLoss: names step and task; the last good checkpoint stays.
   """
-  metrics: dict[str, float] = {}
+  keeper = Keeper(settings, task_names, mesh, writer, checkpoints, data_state)
   total = stages[-1].end
   with StopRequest() as stop, progress(total, initial=int(state.step)) as bar:
     for index, stage in enumerate(stages):
@@ -164,60 +182,86 @@ def train(
 
       # --- data, from the position that the step says
       first = int(state.step)
-      rows = {name: host_rows(stream.batch_size) for name, stream in stage.streams.items()}
-      batches = Batches(stage.streams, stage.end, rows, stage.validation).iterate(first)
-      sharding = batch_sharding(mesh)
-      examples = sum(stream.batch_size for stream in stage.streams.values())
-      clock, clock_step = time.perf_counter(), first
+      batches, sharding = stage.batches(first), batch_sharding(mesh)
+      keeper.start_clock(first)
 
       # --- the loop
       for step in range(first + 1, stage.end + 1):
         state = stage.step(state, put_batch(next(batches), sharding))
         bar.update()
         if step == first + 1:
-          _return_memory()
-          clock, clock_step = time.perf_counter(), step  # what came before was compilation
-        last, stopping = step == stage.end, bool(stop)
-        log_due = step % settings.log_every == 0 or last
-        eval_due = step % settings.eval_every == 0 or last
-        save_due = step % settings.checkpoint_every == 0 or last or stopping
-        if log_due or eval_due or save_due:
-          _check_finite(state, task_names, checkpoints, stage.max_bad)
-
-        if log_due:
-          values, state = _read_window(state, task_names, stage.task_weights, mesh)
-          for name in task_names:
-            if masked := values.get(f'gradients/masked/{name}'):
-              log.warning('Step %d: the gradient of task %r was not finite and was left out at %d of the last steps.',
-                          step, name, masked)
-          elapsed = time.perf_counter() - clock
-          values['train/lr'] = float(stage.schedule(step - 1 - stage.start))
-          if step > clock_step:
-            values['time/steps_per_second'] = (step - clock_step) / elapsed
-            values['time/examples_per_second'] = examples * (step - clock_step) / elapsed
-          _write(writer, step, 'train', values)
-          bar.set_postfix({name: values[f'train/{name}/loss'] for name in task_names}, refresh=False)
-          clock, clock_step = time.perf_counter(), step
-
-        improved = False
-        if eval_due:
-          metrics = stage.evaluate(eval_params(state), 'validation')
-          _write(writer, step, 'validation', metrics)
-          improved = checkpoints is not None and _improved(metrics, settings, checkpoints.best)
-          if improved:
-            checkpoints.best = {'step': step, 'value': metrics[settings.best]}
-
-        if checkpoints is not None and (save_due or improved):
-          checkpoints.save(state, data=data_state(stage, step), meta={'stage': index})
-        if eval_due or save_due:
-          clock, clock_step = time.perf_counter(), step  # what was spent here is not training time
+          return_memory()
+          keeper.start_clock(step)  # what came before was compilation
+        stopping = bool(stop)
+        if settings.due(step, stage, stopping):
+          state = keeper(state, stage, index, step, stopping)
+          bar.set_postfix(keeper.losses, refresh=False)
         if stopping:
           log.warning('%s: stopped at step %d. The same command goes on from there.', stop.signal, step)
-          return state, metrics, True
-  return state, metrics, False
+          return state, keeper.metrics, True
+  return state, keeper.metrics, False
 
 
-def _return_memory() -> None:
+class Keeper:
+  """What happens to one run beside its updates: numbers are written, it is evaluated, checkpoints are made.
+
+  Args:
+    settings, task_names, mesh, writer, checkpoints, data_state: as of `train`.
+
+  Attributes:
+    metrics: the last validation metrics.
+    losses: {task: training loss} of the last log line.
+  """
+
+  def __init__(self, settings: Settings, task_names: Sequence[str], mesh: Mesh, writer: MetricWriter | None,
+               checkpoints: Checkpoints | None, data_state: Callable[[Stage, int], dict[str, Any]]):
+    self._settings, self._names, self._mesh = settings, list(task_names), mesh
+    self._writer, self._checkpoints, self._data_state = writer, checkpoints, data_state
+    self.metrics: dict[str, float] = {}
+    self.losses: dict[str, float] = {}
+    self.start_clock(0)
+
+  def start_clock(self, step: int) -> None:
+    """Speed is measured from here on."""
+    self._clock, self._clock_step = time.perf_counter(), step
+
+  def __call__(self, state: TrainState, stage: Stage, index: int, step: int, stopping: bool = False) -> TrainState:
+    """All that is due after step `step` of stage number `index`; the state, its window empty where it was read.
+
+    Raises NonFiniteLoss.
+    """
+    due, checkpoints = self._settings.due(step, stage, stopping), self._checkpoints
+    _check_finite(state, self._names, checkpoints, stage.max_bad)
+    if 'log' in due:
+      values, state = _read_window(state, self._names, stage.task_weights, self._mesh)
+      self.losses = {name: values[f'train/{name}/loss'] for name in self._names}
+      for name in self._names:
+        if masked := values.get(f'gradients/masked/{name}'):
+          log.warning('Step %d: the gradient of task %r was not finite and was left out at %d of the last steps.',
+                      step, name, masked)
+      elapsed = time.perf_counter() - self._clock
+      values['train/lr'] = float(stage.schedule(step - 1 - stage.start))
+      if step > self._clock_step:
+        examples = sum(stream.batch_size for stream in stage.streams.values())
+        values['time/steps_per_second'] = (step - self._clock_step) / elapsed
+        values['time/examples_per_second'] = examples * (step - self._clock_step) / elapsed
+      _write(self._writer, step, 'train', values)
+
+    improved = False
+    if 'eval' in due:
+      self.metrics = stage.evaluate(eval_params(state), 'validation')
+      _write(self._writer, step, 'validation', self.metrics)
+      improved = checkpoints is not None and _improved(self.metrics, self._settings, checkpoints.best)
+      if improved:
+        checkpoints.best = {'step': step, 'value': self.metrics[self._settings.best]}
+
+    if checkpoints is not None and ('save' in due or improved):
+      checkpoints.save(state, data=self._data_state(stage, step), meta={'stage': index})
+    self.start_clock(step)  # what was spent here is not training time
+    return state
+
+
+def return_memory() -> None:
   """Gives the system back what the compiler has freed: the C library would keep it, some 60 to 100 MiB, for ever."""
   trim = getattr(ctypes.CDLL(None), 'malloc_trim', None) if sys.platform == 'linux' else None  # glibc has it
   if trim is not None:

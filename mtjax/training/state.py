@@ -104,28 +104,28 @@ def make_train_step(
   tx: optax.GradientTransformation,
   trainable: Mapping[str, bool],
   task_weights: jax.Array,
-  rng: jax.Array,
   ema: float = 0.0,
   engine: Engine | None = None,
-) -> Callable[[TrainState, Any], TrainState]:
-  """One update as a pure function `(state, batch) -> state`.
+) -> Callable[[TrainState, Any, jax.Array], TrainState]:
+  """One update as a pure function `(state, batch, rng) -> state`.
 
       minimise  sum_t w_t * losses.values[t]      over the trainable parameters
 
-  or descend along what the gradient engine makes of the task gradients.
+  or descend along what the gradient engine makes of the task gradients. `rng` is the key of dropout; it is folded with
+  the step, so that a resumed run draws the same. It is an argument, so that runs which differ in their seed share one
+  compiled program.
 
   Args:
     objective: (params, batch, rng, step) -> Losses.
     tx: optimizer of the trainable parameters.
     trainable: {path: bool}; only these are differentiated.
     task_weights: w, [T].
-    rng: of dropout; folded with the step, so that a resumed run draws the same.
     ema: decay of the moving average of the parameters, 0 = none.
     engine: the gradient engine; None = the plain weighted sum. Where its method looks at validation losses, `batch` is
       a pair (training batch, validation batch).
   """
 
-  def plain(state, batch):
+  def plain(state, batch, rng):
     learnt, frozen = tree.partition(state.params, trainable)
 
     def total_loss(learnt):
@@ -135,7 +135,7 @@ def make_train_step(
     gradient, losses = jax.grad(total_loss, has_aux=True)(learnt)
     return gradient, losses, state.gradients, {}, {}
 
-  def resolved(state, batch):
+  def resolved(state, batch, rng):
     validation_losses = None
     if engine.aggregator.observes == 'validation_losses':
       batch, held_out = batch
@@ -153,9 +153,9 @@ def make_train_step(
       noted = noted.replace(affinity=found, affinities=counted)
     return out.gradient, out.losses, out.state, noted, extra
 
-  def train_step(state: TrainState, batch: Any) -> TrainState:
+  def train_step(state: TrainState, batch: Any, rng: jax.Array) -> TrainState:
     learnt, frozen = tree.partition(state.params, trainable)
-    gradient, losses, gradients, noted, extra = (plain if engine is None else resolved)(state, batch)
+    gradient, losses, gradients, noted, extra = (plain if engine is None else resolved)(state, batch, rng)
     updates, opt_state = tx.update(gradient, state.opt_state, learnt, **extra)
     learnt = optax.apply_updates(learnt, updates)
     params = tree.merge(learnt, frozen)

@@ -1,0 +1,257 @@
+"""Runs that differ in nothing but their seeds, trained side by side by one compiled program.
+
+    state_i <- update(state_i, batch_i, key_i)      for all runs i, step by step
+
+On an accelerator the states are stacked and `update` is vmapped, as many runs at a time as fit the memory; runs are
+dealt out over the devices. On CPUs every run keeps a (virtual) device of its own and the same compiled `update` is
+dispatched to all of them: a batched convolution or matrix product is slower there than one after another, while two
+devices keep two cores busy. Each run writes its own workdir as if it had been alone: metrics, checkpoints, status. One
+whose loss is not finite fails alone, and the others go on.
+"""
+import functools
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtjax.config import differences
+from mtjax.parallel import batch_sharding, put_batch
+from mtjax.run import Run, seeded
+from mtjax.training.loop import Keeper, NonFiniteLoss, StopRequest, return_memory
+from mtjax.training.state import TrainState
+from mtjax.training.writers import progress
+
+log = logging.getLogger('mtjax')
+
+MEMORY_SHARE = 0.9  # of what a device has
+
+
+class Outcome(NamedTuple):
+  """How one run ended.
+
+  Attributes:
+    state: the final one; None of a run that failed.
+    error: why it failed, or None.
+  """
+
+  state: TrainState | None
+  error: Exception | None = None
+
+
+def train_together(runs: Sequence[Run], *, vmapped: bool | None = None, title: str = '') -> list[Outcome]:
+  """Trains runs to their end, each from where its workdir says; see the top of the file.
+
+  Args:
+    runs: made by `Run.with_seed` from one run, each on one device.
+    vmapped: whether the runs of a device are stacked; None = on accelerators.
+    title: of the progress bar.
+
+  Returns:
+    One outcome a run. After SIGTERM or Ctrl-C every run has saved, and says `stopped`.
+  """
+  _check(runs)
+  vmapped = jax.default_backend() != 'cpu' if vmapped is None else vmapped
+  states = [run.init() for run in runs]
+  outcomes: dict[int, Outcome] = {}
+  by_step: dict[int, list[int]] = {}
+  for i, state in enumerate(states):  # after a kill, runs may have got to different checkpoints
+    by_step.setdefault(int(state.step), []).append(i)
+  for members in by_step.values():
+    for wave in _waves(members, runs, states, vmapped):
+      if not any(run.stopped for run in runs):
+        outcomes |= _in_step([runs[i] for i in wave], [states[i] for i in wave], wave, vmapped, title)
+  return [outcomes.get(i, Outcome(None)) for i in range(len(runs))]
+
+
+def spread_devices(number: int) -> list[jax.Device]:
+  """The devices that `number` runs are dealt out to: on CPUs no more than there are cores."""
+  devices = jax.local_devices()
+  if devices[0].platform == 'cpu':
+    devices = devices[:len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()]
+  return devices[:max(number, 1)]
+
+
+def most_lanes(run: Run, state: TrainState, wanted: int, limit: int | None = None) -> int:
+  """How many stacked runs fit the device, by what the compiler says that a step needs.
+
+  Args:
+    run: one of them.
+    state: its state.
+    wanted: how many there are.
+    limit: bytes; None = what the device reports, and no limit where it reports nothing.
+  """
+  if limit is None:
+    reported = (run.mesh.devices.flat[0].memory_stats() or {}).get('bytes_limit')
+    limit = None if reported is None else int(MEMORY_SHARE * reported)
+  lanes = wanted
+  while lanes > 1 and limit is not None and _bytes(run, state, lanes) > limit:
+    lanes = -(-lanes // 2)
+  return lanes
+
+
+class _Block:
+  """The runs that one call updates: one run, or several stacked."""
+
+  def __init__(self, runs: Sequence[Run], states: Sequence[TrainState], lanes: Sequence[int], stacked: bool):
+    self.runs, self.lanes, self._stacked = list(runs), list(lanes), stacked
+    self._state = _stack(states) if stacked else states[0]
+
+  def enter(self, index: int, first: int) -> None:
+    """Begins to read the data of a stage."""
+    stages = [run.stages[index] for run in self.runs]
+    self._batches = [stage.batches(first) for stage in stages]
+    self._sharding = batch_sharding(self.runs[0].mesh)
+    if self._stacked:
+      self._rng, self._update = jnp.stack([stage.rng for stage in stages]), _vmapped(stages[0].update)
+    else:
+      self._rng, self._update = stages[0].rng, stages[0].update
+
+  def step(self) -> None:
+    """One update of all."""
+    batches = [next(batches) for batches in self._batches]
+    if self._stacked:
+      batch = jax.device_put(jax.tree.map(lambda *x: np.stack(x), *batches), self.runs[0].mesh.devices.flat[0])
+    else:
+      batch = put_batch(batches[0], self._sharding)
+    self._state = self._update(self._state, batch, self._rng)
+
+  def states(self) -> list[TrainState]:
+    """Of each run."""
+    return _unstack(self._state, len(self.runs)) if self._stacked else [self._state]
+
+  def set_states(self, states: Sequence[TrainState]) -> None:
+    """The inverse of `states`."""
+    self._state = _stack(states) if self._stacked else states[0]
+
+
+def _in_step(runs, states, numbers, vmapped, title) -> dict[int, Outcome]:
+  """{number: outcome} of runs that are all at the same step."""
+  first, settings = int(states[0].step), runs[0].settings
+  contexts = [run.recording(first) for run in runs]
+  keepers = [run.keeper(context.__enter__()) for run, context in zip(runs, contexts)]
+  failed: dict[int, Exception] = {}
+  blocks = list(_blocks(runs, states, vmapped))
+  step, error = first, None
+  try:
+    with StopRequest() as stop, progress(runs[0].stages[-1].end, initial=first) as bar:
+      bar.set_description(title, refresh=False)
+      for index, stage in enumerate(runs[0].stages):
+        if step >= stage.end or len(failed) == len(runs):
+          continue
+        for block in blocks:
+          if index and step == stage.start:
+            block.set_states([run.stages[index].enter(state) for run, state in zip(block.runs, block.states())])
+          block.enter(index, step)
+        for keeper in keepers:
+          keeper.start_clock(step)
+        begin = step
+        for step in range(begin + 1, stage.end + 1):
+          for block in blocks:
+            block.step()
+          bar.update()
+          if step == begin + 1:
+            return_memory()
+            for keeper in keepers:
+              keeper.start_clock(step)
+          stopping = bool(stop)
+          if settings.due(step, stage, stopping):
+            for block in blocks:
+              _look_after(block, keepers, failed, index, step, stopping)
+            blocks = [block for block in blocks if not all(lane in failed for lane in block.lanes)]
+            if runs[0].stages[index].max_bad is None and not blocks:
+              break
+          if stopping:
+            log.warning('%s: stopped at step %d. The same command goes on from there.', stop.signal, step)
+            for run in runs:
+              run.stopped = True
+            break
+        if any(run.stopped for run in runs):
+          break
+  except BaseException as raised:
+    error = raised
+    raise
+  finally:
+    for lane, context in enumerate(contexts):
+      own = error or failed.get(lane)
+      context.__exit__(type(own) if own else None, own, own.__traceback__ if own else None)
+  finals = {lane: state for block in blocks for lane, state in zip(block.lanes, block.states()) if lane not in failed}
+  return {numbers[lane]: Outcome(finals.get(lane), failed.get(lane)) for lane in range(len(runs))}
+
+
+def _look_after(block: _Block, keepers: Sequence[Keeper], failed: dict[int, Exception], index: int, step: int,
+                stopping: bool) -> None:
+  """What is due beside the updates, of every run of a block that has not failed."""
+  states = block.states()
+  for i, (lane, run) in enumerate(zip(block.lanes, block.runs)):
+    if lane not in failed:
+      try:
+        states[i] = keepers[lane](states[i], run.stages[index], index, step, stopping)
+        if run.checkpoints:
+          run.checkpoints.wait()  # Orbax's background threads of several managers get into each other's way
+      except NonFiniteLoss as error:
+        log.warning('Seed %d failed, the others go on: %s', run.config['seed'], error)
+        failed[lane] = error
+  block.set_states(states)
+
+
+def _blocks(runs: Sequence[Run], states: Sequence[TrainState], vmapped: bool) -> Iterator[_Block]:
+  if not vmapped:
+    yield from (_Block([run], [state], [i], False) for i, (run, state) in enumerate(zip(runs, states)))
+    return
+  by_device: dict[Any, list[int]] = {}
+  for i, run in enumerate(runs):
+    by_device.setdefault(run.mesh.devices.flat[0], []).append(i)
+  for lanes in by_device.values():
+    yield _Block([runs[i] for i in lanes], [states[i] for i in lanes], lanes, True)
+
+
+def _waves(members: Sequence[int], runs: Sequence[Run], states: Sequence[TrainState], vmapped: bool):
+  """The members in parts that are trained one part after another."""
+  if not vmapped:
+    return [members]
+  devices = len({runs[i].mesh.devices.flat[0] for i in members})
+  first = members[0]
+  size = devices * most_lanes(runs[first], states[first], -(-len(members) // devices))
+  return [members[start:start + size] for start in range(0, len(members), size)]
+
+
+@functools.lru_cache(8)
+def _vmapped(update):
+  return jax.jit(jax.vmap(update), donate_argnums=0)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _stack(states):
+  return jax.tree.map(lambda *x: jnp.stack(x), *states)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _unstack(state, number):
+  return [jax.tree.map(lambda x, i=i: x[i], state) for i in range(number)]
+
+
+def _bytes(run: Run, state: TrainState, lanes: int) -> int:
+  """What a step of stacked runs needs."""
+  stage = run.stages[0]
+  batch = {name: stream.train_batch(0) for name, stream in stage.streams.items()}
+  batch = (batch, batch) if stage.validation else batch
+  stacked = jax.tree.map(lambda x: jax.ShapeDtypeStruct((lanes, *x.shape), x.dtype), (state, batch, stage.rng))
+  found = _vmapped(stage.update).lower(*stacked).compile().memory_analysis()
+  return found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes + found.temp_size_in_bytes
+
+
+def _check(runs: Sequence[Run]) -> None:
+  if not runs:
+    raise ValueError('There are no runs to train.')
+  for run in runs:
+    if run.mesh.size > 1:
+      raise ValueError(f'Runs are trained side by side on one device each, but one has {run.mesh.size}: '
+                       'build it with mesh=dict(data=1).')
+    if other := differences(seeded(runs[0].config, 0), seeded(run.config, 0)):
+      raise ValueError(f'Runs trained side by side differ in nothing but their seeds; here also in {other[0]}.')
+    if run.stages[0].update is not runs[0].stages[0].update:
+      raise ValueError('Runs trained side by side share their programs: make them by run.with_seed(…).')
