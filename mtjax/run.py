@@ -95,7 +95,7 @@ class Run:
       self._record(status='stopped', message='Interrupted.')
       raise
     except BaseException as error:
-      self._record(status='failed', message=f'{type(error).__name__}: {error}')
+      self.mark_failed(error)
       raise
     finally:
       if writer is not None:
@@ -104,6 +104,10 @@ class Run:
         self.checkpoints.wait()
     seconds = self._recorded().get('seconds', 0.0) + time.time() - started
     self._record(status='stopped' if self.stopped else 'finished', seconds=round(seconds, 1))
+
+  def mark_failed(self, error: BaseException) -> None:
+    """Says in run.json that the run failed, and why."""
+    self._record(status='failed', message=f'{type(error).__name__}: {error}')
 
   def keeper(self, writer: MetricWriter | None) -> Keeper:
     """What looks after this run beside its updates, for whoever makes the updates; see `mtjax.together`."""

@@ -1,0 +1,321 @@
+"""Runs a study: what is missing of its cells, then the verdict and the report.
+
+    DIR/cells/<arm>/[<part>/]<seed>/   a run folder each (config.json, metrics.jsonl, run.json, checkpoints/)
+    DIR/scores.jsonl                   the ScoreFrame of all of them
+    DIR/verdict.json, report.md, report.html
+    DIR/smoke/…                        the same of a smoke run
+
+Cells whose configs differ in the seed alone are trained side by side by one program (`mtjax.together`). A finished cell
+is not run again, an interrupted one goes on from its checkpoint. One that fails is shown as failed, and tried again by
+the next run.
+"""
+import concurrent.futures
+import json
+import logging
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mtjax import experiment
+from mtjax.config import did_you_mean, differences, to_dict
+from mtjax.run import Run
+from mtjax.studies import record
+from mtjax.studies.score_frame import ScoreFrame, merge
+from mtjax.studies.study import Arm, Cell, Study, group_key
+from mtjax.studies.verdict import CHOSEN, table
+from mtjax.together import Outcome, spread_devices, train_together
+from mtjax.training.writers import read_metrics
+
+log = logging.getLogger('mtjax')
+
+
+class Interrupted(Exception):
+  """SIGTERM or Ctrl-C ended the work; every run has saved."""
+
+
+class Runner:
+  """A study in a folder.
+
+  Args:
+    study: what to run.
+    workdir: where.
+    name: the study's, for the report; None = the folder's.
+    seeds: in place of the study's.
+    arms: only these; None = all.
+    smoke: a few steps of two seeds, in workdir/smoke.
+    command: how it was started.
+  """
+
+  def __init__(self, study: Study, workdir: str | os.PathLike, *, name: str | None = None,
+               seeds: Sequence[int] | None = None, arms: Sequence[str] | None = None, smoke: bool = False,
+               command: str = ''):
+    self.study = study.for_smoke() if smoke else study
+    self.folder = pathlib.Path(workdir) / 'smoke' if smoke else pathlib.Path(workdir)
+    self.name, self.smoke, self.command = name or pathlib.Path(workdir).resolve().name, smoke, command
+    self.seeds = list(seeds) if seeds is not None else self.study.seed_list()
+    self.arms: dict[str, Arm] = dict(study.arms)
+    for arm in arms or ():
+      if arm not in self.arms:
+        raise ValueError(f'Unknown arm {arm!r}. {did_you_mean(arm, self.arms)}')
+    self.wanted = list(arms) if arms else None
+
+  def run(self, jobs: int = 1, spawn: Callable[[str, int], list[str]] | None = None) -> dict[str, Any]:
+    """Runs what is missing and writes the results.
+
+    Args:
+      jobs: processes at a time; 1 = this one, with the seeds side by side.
+      spawn: (arm, slot) -> the command of a process that runs the cells of one arm.
+
+    Returns:
+      The verdict.
+    """
+    cells = [cell for arm in self.wanted or self.arms for cell in self.cells(arm)]
+    try:
+      if jobs > 1 and spawn is not None:
+        self._run_in_processes(cells, jobs, spawn)
+      else:
+        self.run_cells(cells)
+      if self.study.search is not None and self.wanted is None:
+        self._search()
+    except Interrupted:
+      log.warning('Stopped. The same command goes on from here.')
+    return self.write()
+
+  def cells(self, arm: str) -> list[Cell]:
+    """The runs of an arm."""
+    return list(self.study.cells(arm, self.seeds, self.arms[arm], self.smoke))
+
+  def folder_of(self, cell: Cell) -> pathlib.Path:
+    """Where a cell's run lies."""
+    parts = [safe(cell.arm), *([safe(cell.part)] if cell.part else []), str(cell.seed)]
+    return self.folder.joinpath('cells', *parts)
+
+  def run_cells(self, cells: Sequence[Cell]) -> None:
+    """Runs the unfinished ones, group by group. Raises ValueError for a config that cannot be built, before any runs."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+      self._check_unchanged(cell)
+      if self.status(cell)['status'] != 'finished':
+        groups.setdefault(group_key(cell.config), []).append(cell)
+    bases = [self._build(members[0]) for members in groups.values()]
+    for number, (base, members) in enumerate(zip(bases, groups.values()), 1):
+      seeds = ', '.join(str(cell.seed) for cell in members)
+      log.info('%d of %d: %s, seeds %s', number, len(groups), _title(members[0]), seeds)
+      self._run_group(base, members)
+
+  def status(self, cell: Cell) -> dict[str, Any]:
+    """{'status': 'finished' | 'failed' | 'stopped' | 'running' | 'missing', 'message', 'seconds', 'parameters'}."""
+    folder = self.folder_of(cell)
+    path = folder / 'run.json'
+    found = json.loads(path.read_text()) if path.exists() else {}
+    status = found.get('status', 'missing')
+    if status == 'finished' and not any(line.get('split') == 'test' for line in read_metrics(folder)):
+      status = 'stopped'
+    return {'status': status, 'message': found.get('message', ''), 'seconds': found.get('seconds'),
+            'parameters': found.get('parameters')}
+
+  def frame(self, chosen: bool = True) -> ScoreFrame:
+    """The scores of all finished cells; `chosen`: of one step a run on test, as the study selects."""
+    frames = []
+    for arm in self.arms:
+      for cell in self.cells(arm):
+        if self.status(cell)['status'] == 'finished':
+          frames.append(self._scores(cell, chosen))
+    return _arm_totals(merge(frames))
+
+  def write(self) -> dict[str, Any]:
+    """scores.jsonl, verdict.json and the report, of what is there."""
+    self.folder.mkdir(parents=True, exist_ok=True)
+    frame, curves = self.frame(), self.frame(chosen=False)
+    verdict = record.make(self, frame)
+    curves.write(self.folder / 'scores.jsonl')
+    temporary = self.folder / 'verdict.tmp'
+    temporary.write_text(json.dumps(record.plain(verdict), indent=1, allow_nan=False) + '\n', encoding='utf-8')
+    temporary.replace(self.folder / 'verdict.json')
+    try:
+      from mtjax.studies.study_report import write_study_report  # plotting only when asked for
+
+      write_study_report(self.folder, record.plain(verdict), curves)
+    except ImportError as error:
+      log.warning('No report: %s', error)
+    return verdict
+
+  # --- one group of cells
+
+  def _build(self, cell: Cell) -> Run:
+    config = cell.config
+    try:
+      return experiment.build(config, command=self.command)
+    except (ValueError, TypeError) as error:
+      raise ValueError(f"Arm '{cell.arm}'{f', part {cell.part!r}' if cell.part else ''}: {error}") from error
+
+  def _run_group(self, base: Run, members: Sequence[Cell]) -> None:
+    devices = spread_devices(len(members)) if base.mesh.size == 1 else [None]
+    if base.mesh.size > 1:
+      self._run_one_by_one(members)
+      return
+    runs = [base.with_seed(cell.config['seed'], self.folder_of(cell), devices[i % len(devices)])
+            for i, cell in enumerate(members)]
+    try:
+      outcomes = train_together(runs, title=_title(members[0]))
+    except Exception as error:
+      log.error('%s failed: %s: %s', _title(members[0]), type(error).__name__, error)
+      for run in runs:
+        run.mark_failed(error)
+      return
+    self._evaluate(runs, outcomes)
+    if any(run.stopped for run in runs):
+      raise Interrupted
+
+  def _run_one_by_one(self, members: Sequence[Cell]) -> None:
+    """Runs that take several devices each."""
+    for cell in members:
+      run = experiment.build(cell.config, self.folder_of(cell), self.command)
+      try:
+        state, _ = run.train(run.init())
+      except Exception as error:
+        log.error('%s, seed %d failed: %s: %s', _title(cell), cell.seed, type(error).__name__, error)
+        run.mark_failed(error)
+        continue
+      self._evaluate([run], [Outcome(state)])
+      if run.stopped:
+        raise Interrupted
+
+  def _evaluate(self, runs: Sequence[Run], outcomes: Sequence[Outcome]) -> None:
+    for run, outcome in zip(runs, outcomes):
+      if outcome.state is not None and not run.stopped:
+        state = run.restore('best') if self.study.selection == 'best' else outcome.state
+        run.evaluate(state, 'test')
+
+  def _check_unchanged(self, cell: Cell) -> None:
+    path = self.folder_of(cell) / 'config.json'
+    if path.exists():
+      complete = to_dict(experiment.default_config()) | cell.config
+      if changed := differences(json.loads(path.read_text()), complete):
+        raise ValueError(f"{_title(cell)}, seed {cell.seed} was run before with another config. Use another workdir, or "
+                         'undo the difference in' + ''.join(f'\n  {line}' for line in changed))
+
+  # --- scores
+
+  def _scores(self, cell: Cell, chosen: bool) -> ScoreFrame:
+    frame = ScoreFrame.from_workdir(self.folder_of(cell), cell.arm)
+    run = '/'.join(part for part in (cell.arm, cell.part, str(cell.seed)) if part)
+    if chosen:
+      step = max(row.step for row in frame.where(split='test'))
+      metric = cell.config.get('best', {}).get('metric', 'eval/loss')
+      rule = 'last' if self.study.selection == 'last' else f'best:{metric}'
+      frame = frame.where(step=step).replace(selection=rule)
+    return frame.replace(run=run, seed=cell.seed)
+
+  # --- processes
+
+  def _run_in_processes(self, cells: Sequence[Cell], jobs: int, spawn: Callable[[str, int], list[str]]) -> None:
+    """Every arm in a process of its own, `jobs` at a time; what it prints goes to DIR/logs."""
+    for cell in cells:
+      self._check_unchanged(cell)
+    arms = list(dict.fromkeys(cell.arm for cell in cells if self.status(cell)['status'] != 'finished'))
+    (self.folder / 'logs').mkdir(parents=True, exist_ok=True)
+    free = list(range(jobs))
+
+    def work(arm: str) -> None:
+      slot = free.pop()
+      try:
+        path = self.folder / 'logs' / f'{safe(arm)}.log'
+        log.info("arm '%s': see %s", arm, path)
+        with open(path, 'w') as out:
+          code = subprocess.run(spawn(arm, slot), stdout=out, stderr=subprocess.STDOUT, check=False).returncode
+        if code:
+          last = [line for line in path.read_text().splitlines() if line.strip()][-1:]
+          log.error("arm '%s' ended with exit status %d: %s", arm, code, ''.join(last))
+      finally:
+        free.append(slot)
+
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+      list(pool.map(work, arms))
+
+  # --- search
+
+  def _search(self) -> None:
+    """Tries arms as the search proposes them; what was tried is told from the cells, so that a killed one goes on."""
+    search, tried = self.study.search, []
+    higher = True
+    while True:
+      overrides = search.propose([(own, value) for own, value in tried], higher)
+      if overrides is None:
+        return
+      arm = search.name(overrides)
+      self.arms[arm] = overrides
+      self.run_cells(self.cells(arm))
+      value, higher = self.validation_score(arm)
+      log.info('%s: %s on validation', arm, 'failed' if value is None else f'{value:.5g}')
+      tried.append((overrides, value))
+
+  def validation_score(self, arm: str) -> tuple[float | None, bool]:
+    """(the arm's mean score on validation, whether more is better); None where a seed has none."""
+    cells = self.cells(arm)
+    if any(self.status(cell)['status'] != 'finished' for cell in cells):
+      return None, True
+    frame = merge(self._scores(cell, True) for cell in cells)
+    found = table(frame, arm, self.study.metric, split='validation')
+    value = float(found.values.mean())
+    return (value if np.isfinite(value) else None), found.higher_is_better
+
+  def searched(self) -> dict[str, float | None]:
+    """{arm that the search tried: its mean score on validation}."""
+    return {arm: self.validation_score(arm)[0] for arm in self.arms if arm not in self.study.arms}
+
+  def chosen(self) -> str | None:
+    """The searched arm that is best on validation."""
+    scores = {arm: self.validation_score(arm) for arm in self.arms if arm not in self.study.arms}
+    usable = {arm: value if higher else -value for arm, (value, higher) in scores.items() if value is not None}
+    return max(usable, key=usable.get) if usable else None
+
+  def resolve(self, arm: str) -> str:
+    """'(chosen)' -> the arm that it stands for."""
+    return (self.chosen() or arm) if arm == CHOSEN else arm
+
+
+def safe(name: str) -> str:
+  """A name as a folder's."""
+  return re.sub(r'[^\w.=,+ -]', '_', name).strip(' .') or '_'
+
+
+def device() -> str:
+  """What it ran on."""
+  first = jax.devices()[0]
+  cores = f', {len(os.sched_getaffinity(0))} cores' if first.platform == 'cpu' and hasattr(os, 'sched_getaffinity') else ''
+  return f'{first.device_kind}{cores}'
+
+
+def python(*arguments: str) -> list[str]:
+  """A command of this interpreter."""
+  return [sys.executable, *arguments]
+
+
+def _title(cell: Cell) -> str:
+  return cell.arm + (f' · {cell.part}' if cell.part else '')
+
+
+def _arm_totals(frame: ScoreFrame) -> ScoreFrame:
+  """Parameters and seconds of an arm's parts together in every row: they are one model of as many parts."""
+  totals: dict[tuple, dict[str, tuple]] = {}
+  for row in frame:
+    totals.setdefault((row.arm, row.seed), {})[row.run] = (row.params, row.wall_s)
+  rows = []
+  for row in frame:
+    params, seconds = zip(*totals[row.arm, row.seed].values())
+    rows.append({**vars(row), 'params': None if None in params else sum(params),
+                 'wall_s': None if None in seconds else round(sum(seconds), 1)})
+  return ScoreFrame.from_rows(rows)
+
+
+def overrides_of(arm: Arm) -> Mapping[str, Any]:
+  """What an arm changes, for tables; {} of one that is several runs or a function."""
+  return dict(arm) if isinstance(arm, Mapping) else {}
