@@ -31,15 +31,16 @@ EXTRAS = {
   'report': ['matplotlib'],
   'image': ['pillow'],
   'text': ['sacrebleu>=2.6,<3', 'rouge-score>=0.1.2'],
+  'sweep': ['optuna>=4.5,<6'],
   'notebooks': ['jupytext', 'ipykernel', 'nbclient', 'nbformat', 'matplotlib'],
 }
 EXTRAS['test'] = sorted({
   'pytest', 'pytest-xdist', 'hypothesis', 'ruff',
   *EXTRAS['hf'], *EXTRAS['tensorboard'], *EXTRAS['report'], *EXTRAS['image'], *EXTRAS['text'],
-  *EXTRAS['notebooks'],
+  *EXTRAS['sweep'], *EXTRAS['notebooks'],
 })
 EXTRAS['dev'] = sorted({*EXTRAS['test'], 'jupyterlab'})
-_FOR_USE = ('hf', 'tensorboard', 'report', 'image', 'text', 'notebooks')
+_FOR_USE = ('hf', 'tensorboard', 'report', 'image', 'text', 'sweep', 'notebooks')
 EXTRAS['all'] = sorted({req for name in _FOR_USE for req in EXTRAS[name]})
 
 setuptools.setup(

@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 import pytest
 
-MODULES = ['across_tasks', 'aggregates', 'compare', 'continual', 'delta_m', 'factor_splits', 'intervals', 'pareto', 'power', 'score_frame', 'selection',
+MODULES = ['across_tasks', 'aggregates', 'compare', 'continual', 'delta_m', 'factor_splits', 'intervals', 'pareto', 'power', 'score_frame', 'search', 'selection',
            'significance', 'transfer']
 
 
