@@ -1,7 +1,8 @@
-"""A matrix between tasks, or of tasks and arms, as inline SVG: cells from vermilion (below 0) over the page's ground (0) to blue (above).
+"""A matrix as inline SVG: between tasks, or of tasks and arms.
 
-Vermilion and blue differ to the colour-blind too, and the numbers stand in the cells where they fit. Text keeps its
-size: on a narrow page the picture scrolls. What a name does not fit is cut, and whole in its tooltip.
+Cells go from vermilion (below 0) over the page's ground (0) to blue (above). The two hues differ to the colour-blind
+too, and the numbers stand in the cells where they fit. Text keeps its size: on a narrow page the picture scrolls. What
+a name does not fit is cut, and whole in its tooltip.
 """
 import math
 import unicodedata

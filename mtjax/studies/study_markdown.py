@@ -39,7 +39,7 @@ def table(content: Table) -> str:
     return f'| {" | ".join(cells)} |'
   header = [_cell(cell) for cell in content.header]
   rule = ['---' if i < content.words else '---:' for i in range(len(header))]
-  return '\n'.join(map(row, [header, rule, *([_cell(cell) for cell in cells] for cells in content.rows])))
+  return '\n'.join(map(row, [header, rule, *[list(map(_cell, cells)) for cells in content.rows]]))
 
 
 def markdown(verdict: Verdict, frame: ScoreFrame) -> str:
@@ -136,8 +136,8 @@ def _validation(verdict: Verdict, frame: ScoreFrame) -> list[str]:
     steps = sorted({step for points in own.values() for step in points})
     if not steps:
       continue
-    rows = [[Cell(arm), *(Cell(study_tables.show(study_tables.mean(own[arm][step].values())) if step in own[arm] else '')
-                          for step in _spread(steps))] for arm in arms]
+    rows = [[Cell(arm), *(Cell(study_tables.show(study_tables.mean(points[step].values())) if step in points else '')
+                          for step in _spread(steps))] for arm, points in own.items()]
     header = [Cell('arm'), *(Cell(f'step {html.number(step)}') for step in _spread(steps))]
     parts += [f'### {escape(task)}: {escape(metric)}', table(Table(task, header, rows))]
   return ['## Validation over steps', 'Mean over seeds.', *parts] if parts else []

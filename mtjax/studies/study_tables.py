@@ -4,8 +4,8 @@ A study compares arms over seeds on tasks. Its `verdict` is a dict, as in `verdi
 scores of every evaluation are in a ScoreFrame. Here the two become `Table`s of `Cell`s, and `study_report` and
 `study_markdown` say how a cell looks.
 
-A number that is null or NaN is '–'. Nothing is dropped: an arm or a cell that failed has its row, and says so. `best` of
-a cell is only what `verdict['best']` lists, which is what is significantly best.
+A number that is null or NaN is '–'. Nothing is dropped: an arm or a cell that failed has its row, and says so. The
+best is only what `verdict['best']` lists, which is what is significantly best.
 """
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -205,8 +205,9 @@ def cells_table(verdict: Verdict) -> Table:
 
 def overrides_table(verdict: Verdict) -> Table:
   """What sets each arm apart in the config."""
-  rows = [[Cell(name), Cell(', '.join(f'{field}={value}' for field, value in (arm.get('overrides') or {}).items()) or '–'),
-           Cell(str((verdict['baseline'] or {}).get(name, '–')))] for name, arm in verdict['arms'].items()]
+  written = lambda arm: ', '.join(f'{field}={value}' for field, value in (arm.get('overrides') or {}).items())
+  rows = [[Cell(name), Cell(written(arm) or '–'), Cell(str((verdict['baseline'] or {}).get(name, '–')))]
+          for name, arm in verdict['arms'].items()]
   return Table('What each arm changes', list(map(Cell, ('arm', 'config', 'baseline'))), rows, words=3)
 
 
@@ -253,7 +254,7 @@ def curves(frame: ScoreFrame, split: str) -> dict[tuple[str, str, str], Curve]:
 
 
 def ranking(verdict: Verdict, frame: ScoreFrame) -> list[str]:
-  """Arms by their validation score: that of the search, or else the mean of their ranks over tasks at their last step."""
+  """Arms by their validation score: that of the search, or else the mean of their ranks at their last step."""
   search = verdict['search'] or {}
   if search.get('validation'):
     scores = {arm: number(search['validation'].get(arm)) for arm in verdict['arms']}
