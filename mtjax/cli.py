@@ -13,8 +13,13 @@ from absl import logging as absl_logging
 from mtjax import tree
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-  """`absl.app.run` with mtjax's log shown, and the user's mistakes as one line rather than a traceback."""
+def run(main: Callable[[list[str]], None], parse_flags: bool = True) -> None:
+  """`absl.app.run` with mtjax's log shown, and the user's mistakes as one line rather than a traceback.
+
+  Args:
+    main: gets the arguments that absl left over.
+    parse_flags: False leaves all of them to `main`.
+  """
 
   def guarded(argv: list[str]) -> None:
     show_log()
@@ -32,7 +37,7 @@ def run(main: Callable[[list[str]], None]) -> None:
       sys.exit(130)
 
   try:
-    app.run(guarded)
+    app.run(guarded) if parse_flags else app.run(guarded, flags_parser=lambda argv: flags.FLAGS(argv[:1]) and argv)
   except (AttributeError, KeyError) as error:  # an override of a field that the config lacks
     if 'Did you mean' not in str(error):
       raise

@@ -5,6 +5,7 @@ line before; the last quarter is that of the lines.
 """
 import json
 import math
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -72,6 +73,29 @@ class Cosines:
     """(lines whose cosine of a pair is below 0, lines that have it)."""
     values = self.values[:, i, j]
     return int((values < 0).sum()), int(np.isfinite(values).sum())
+
+
+def mean_matrices(folders: Sequence[pathlib.Path]) -> dict[str, Any] | None:
+  """Of runs of one config: {'tasks': [T], 'cosine': [T, T], 'affinity': [T, T] or None}, means over steps and runs.
+
+  None where no run wrote cosines.
+  """
+  found: dict[str, list[np.ndarray]] = {'cosine': [], 'affinity': []}
+  records = [Record.read(folder) for folder in folders]
+  tasks = records[0].tasks
+  for record in records:
+    names = set(record.gradients())
+    for kind, matrices in found.items():
+      series = [[_finite(record.series('train', f'gradients/{kind}/{a}/{b}')) for b in tasks] for a in tasks]
+      if any(name.startswith(f'{kind}/') for name in names):
+        matrices.append(np.array([[np.mean(values) if values else np.nan for values in row] for row in series]))
+  if not found['cosine'] or len(tasks) < 2:
+    return None
+  cosine = np.nanmean(found['cosine'], axis=0)
+  cosine = np.where(np.isnan(cosine), cosine.T, cosine)  # written once a pair
+  np.fill_diagonal(cosine, 1.0)
+  affinity = np.nanmean(found['affinity'], axis=0).tolist() if found['affinity'] else None
+  return {'tasks': tasks, 'cosine': cosine.tolist(), 'affinity': affinity}
 
 
 def sentences(record: Record, cosines: Cosines) -> list[str]:

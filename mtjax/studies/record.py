@@ -1,32 +1,17 @@
 """The record of a study, `verdict.json`: what was claimed, what was found, and all that a reader needs to judge it."""
+import dataclasses
 import datetime
-import importlib.metadata
 import math
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from mtjax.studies import aggregates, conflict_means, significance
+from mtjax.studies import provenance, record_arms, significance
 from mtjax.studies.compare import FEWEST_SEEDS, Comparison, budget_warnings
+from mtjax.studies.conflict import mean_matrices
 from mtjax.studies.score_frame import ScoreFrame, by_seed, directions
-from mtjax.studies.verdict import (
-  CHOSEN,
-  DELTA_M,
-  Claim,
-  all_of,
-  best_arm,
-  claims_of,
-  columns_of,
-  measured,
-  per_task,
-  summary,
-  table,
-)
-from mtjax.studies.intervals import estimate
+from mtjax.studies.verdict import CHOSEN, DELTA_M, Claim, all_of, claims_of, columns_of, measured, per_task
 
 _WORDS = {True: 'The claim holds', False: 'The claim does not hold', None: 'There is no evidence for or against the claim'}
 
@@ -45,7 +30,8 @@ def make(runner: Any, frame: ScoreFrame) -> dict[str, Any]:
     baselines |= {arm: study.baseline for arm in runner.arms if arm != study.baseline}
   scored = set(frame.where(split=split).unique('arm'))
   warnings: list[str] = []
-  arms = {arm: _arm(runner, frame, arm, baselines, warnings) for arm in runner.arms}
+  arms = {arm: record_arms.entry(runner, frame, arm, baselines, warnings) for arm in runner.arms}
+  record_arms.add_ranks(frame, arms, study.metric, split)
   claims = [_resolved(claim, chosen) for claim in claims_of(study.verdict, list(runner.study.arms) or list(runner.arms))]
   found, missing = _claims(frame, claims, scored, study, baselines)
   holds = all_of([entry['holds'] for entry in found] + [None] * len(missing)) if claims else None
@@ -74,11 +60,11 @@ def make(runner: Any, frame: ScoreFrame) -> dict[str, Any]:
     'claim': study.claim, 'holds': holds, 'sentence': _sentence(holds, found, missing), 'metric': study.metric or 'first',
     'metric_text': metric_text, 'higher_is_better': higher, 'split': split,
     'selection': next(iter(frame.where(split=split).unique('selection')), study.selection), 'baseline': baselines,
-    'arms': arms, 'best': _best(frame, scored, study, baselines), 'comparisons': found + extra,
+    'arms': arms, 'best': record_arms.best(frame, study, baselines), 'comparisons': found + extra,
     'search': _search(runner, chosen) if study.search is not None else None, 'cells': cells,
-    'warnings': list(dict.fromkeys(warnings)), 'command': runner.command, 'commit': commit(), 'versions': versions(),
-    'device': runner_device(), 'seeds': runner.seeds, 'smoke': runner.smoke,
-    'made': datetime.datetime.now().isoformat(timespec='seconds'), 'diagnostics': conflict_means.of(runner),
+    'warnings': list(dict.fromkeys(warnings)), **provenance.joined(provenance.read(runner.folder)),
+    'seeds': runner.seeds, 'smoke': runner.smoke,
+    'made': datetime.datetime.now().isoformat(timespec='seconds'), 'diagnostics': _diagnostics(runner),
   }
 
 
@@ -97,88 +83,9 @@ def plain(value: Any) -> Any:
   return int(value) if isinstance(value, np.integer) else value
 
 
-def commit() -> str | None:
-  """The short hash of the commit of the current folder, with '+' where files differ from it; None outside of git."""
-  def git(*arguments):
-    return subprocess.run(['git', *arguments], capture_output=True, text=True, check=True).stdout.strip()
-  try:
-    return git('rev-parse', '--short', 'HEAD') + '+' * bool(git('status', '--porcelain', '--untracked-files=no'))
-  except (OSError, subprocess.CalledProcessError):
-    return None
-
-
-def versions() -> dict[str, str]:
-  """Of what the numbers depend on."""
-  return {'python': platform.python_version(), **{name: importlib.metadata.version(name)
-                                                  for name in ('jax', 'flax', 'optax', 'numpy')}}
-
-
-def runner_device() -> str:
-  """What it ran on."""
-  return jax.devices()[0].device_kind
-
-
 def _resolved(claim: Claim, chosen: str | None) -> Claim:
-  import dataclasses
-
   names = {side: chosen for side in ('a', 'b') if getattr(claim, side) == CHOSEN and chosen}
   return dataclasses.replace(claim, **names) if names else claim
-
-
-def _arm(runner, frame, arm, baselines, warnings) -> dict[str, Any]:
-  study, split = runner.study, runner.study.split
-  cells = runner.cells(arm)
-  states = [runner.status(cell)['status'] for cell in cells]
-  rows = frame.where(arm=arm, split=split)
-  status = 'finished' if set(states) == {'finished'} else 'partial' if rows else (
-    'failed' if 'failed' in states else 'missing')
-  entry: dict[str, Any] = {
-    'status': status, 'n': 0, 'seeds': [], 'mean': None, 'interval': None, 'sd': None, 'iqm': None, 'iqm_interval': None,
-    'values': {}, 'delta_m': None, 'mean_rank': None, 'params': None, 'steps': None, 'seconds': None, 'tasks': {},
-    'overrides': dict(runner.arms[arm]) if isinstance(runner.arms[arm], Mapping) else {}}
-  if not rows:
-    return entry
-  base = baselines.get(arm, arm if arm in baselines.values() else None)
-  known = set(frame.where(split=split).unique('arm'))
-  try:
-    entry |= summary(table(frame, arm, study.metric, base if base in known else None, split))
-  except ValueError as error:
-    warnings.append(f"Arm '{arm}' has no score: {error}")
-  if base in known and base != arm:
-    try:
-      changes = table(frame, arm, 'delta_m', base, split)
-      found = estimate(list(changes.by_seed.values()))
-      entry['delta_m'] = {'mean': found.value, 'interval': found.interval}
-    except ValueError as error:
-      warnings.append(f"Arm '{arm}' has no Δm: {error}")
-  params, seconds = (row_values(rows, name) for name in ('params', 'wall_s'))
-  steps = sorted(rows.unique('step'))
-  entry |= {'params': params[0] if len(set(params)) == 1 else None, 'steps': steps[0] if len(steps) == 1 else None,
-            'seconds': round(float(np.mean(seconds)), 1) if seconds else None,
-            'tasks': _tasks(frame, arm, base if base in known else None, split)}
-  return entry
-
-
-def row_values(rows: ScoreFrame, name: str) -> list:
-  """One value a seed of a column that is the run's."""
-  return [value for value in {row.seed: getattr(row, name) for row in rows}.values() if value is not None]
-
-
-def _tasks(frame, arm, base, split) -> dict[str, dict[str, Any]]:
-  found: dict[str, dict[str, Any]] = {}
-  own, higher = by_seed(frame, arm, split), directions(frame.where(split=split))
-  against = by_seed(frame, base, split) if base else {}
-  for (task, metric), values in own.items():
-    result = estimate(list(values.values()))
-    change = None
-    seeds = [seed for seed in values if seed in against.get((task, metric), {})]
-    reference = np.mean([against[task, metric][seed] for seed in seeds]) if seeds else 0.0
-    if abs(reference) > 1e-8:
-      sign = 1 if higher[task, metric] else -1
-      change = 100 * sign * float(np.mean([values[s] - against[task, metric][s] for s in seeds]) / abs(reference))
-    found.setdefault(task, {})[metric] = {'mean': result.value, 'interval': result.interval, 'n': result.n,
-                                          'higher_is_better': higher[task, metric], 'change': change}
-  return found
 
 
 def _claims(frame, claims: Sequence[Claim], scored: set[str], study, baselines):
@@ -196,8 +103,6 @@ def _claims(frame, claims: Sequence[Claim], scored: set[str], study, baselines):
 
 
 def _with_holm(result: Comparison, p: float | None) -> Comparison:
-  import dataclasses
-
   verdict = result.verdict if p is not None and p < 1 - result.level else 'no evidence'
   return dataclasses.replace(result, p_holm=p, verdict=verdict)
 
@@ -220,42 +125,6 @@ def _comparison(result: Comparison) -> dict[str, Any]:
   names = ('a', 'b', 'task', 'metric', 'n', 'difference', 'interval', 'p', 'p_holm', 'effect_size',
            'minimal_detectable_effect', 'higher_is_better', 'test', 'verdict', 'sentence', 'warnings')
   return {name: getattr(result, name) for name in names}
-
-
-def _best(frame, scored, study, baselines) -> dict[str, Any]:
-  """The arms that are better than every other one: by the study's score, and by each metric of each task."""
-  arms = [arm for arm in frame.where(split=study.split).unique('arm') if arm in scored]
-  score = None
-  try:
-    tables = {arm: table(frame, arm, study.metric, baselines.get(arm, arm if arm in baselines.values() else None),
-                         study.split) for arm in arms}
-    score = best_arm({arm: found.by_seed for arm, found in tables.items()},
-                     next(iter(tables.values())).higher_is_better) if tables else None
-  except ValueError:
-    pass
-  higher = directions(frame.where(split=study.split))
-  scores = {arm: by_seed(frame, arm, study.split) for arm in arms}
-  tasks: dict[str, dict[str, str | None]] = {}
-  for column in higher:
-    own = {arm: scores[arm][column] for arm in arms if column in scores[arm]}
-    tasks.setdefault(column[0], {})[column[1]] = best_arm(own, higher[column])
-  return {'score': score, 'tasks': tasks}
-
-
-def add_ranks(frame: ScoreFrame, arms: dict[str, dict], metric: str | None, split: str) -> None:
-  """Mean rank of each arm among those that have every column of the metric and share seeds."""
-  scores = {arm: by_seed(frame, arm, split) for arm in frame.where(split=split).unique('arm')}
-  columns = {arm: columns_of(own, None if metric in DELTA_M else metric, arm) for arm, own in scores.items()}
-  if len(scores) < 2 or len({tuple(sorted(own)) for own in columns.values()}) > 1:
-    return
-  wanted = next(iter(columns.values()))
-  rows = ScoreFrame(tuple(row for row in frame if (row.task, row.metric) in wanted))
-  try:
-    ranks = aggregates.mean_rank(rows, split=split)
-  except ValueError:  # no seed that all have
-    return
-  for arm, found in ranks.items():
-    arms[arm]['mean_rank'] = {'mean': found.value, 'interval': found.interval}
 
 
 def _metric_text(frame, study, scored) -> tuple[str, bool]:
@@ -291,3 +160,13 @@ def _cell(runner, cell) -> dict[str, Any]:
   found = runner.status(cell)
   return {'arm': cell.arm, 'part': cell.part, 'seed': cell.seed, 'status': found['status'], 'message': found['message'],
           'seconds': found['seconds']}
+
+
+def _diagnostics(runner) -> dict[str, dict[str, Any]]:
+  """{arm: mean cosines and affinities between tasks, over steps and seeds}, of the arms that measured them."""
+  found = {}
+  for arm in runner.arms:
+    folders = [runner.folder_of(cell) for cell in runner.cells(arm) if runner.status(cell)['status'] == 'finished']
+    if folders and (matrices := mean_matrices(folders)) is not None:
+      found[arm] = matrices
+  return found

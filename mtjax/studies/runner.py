@@ -16,18 +16,17 @@ import os
 import pathlib
 import re
 import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from mtjax import experiment
 from mtjax.config import did_you_mean, differences, to_dict
 from mtjax.run import Run
-from mtjax.studies import record
+from mtjax.studies import provenance, record
 from mtjax.studies.score_frame import ScoreFrame, merge
+from mtjax.studies.search import arm_name
 from mtjax.studies.study import Arm, Cell, Study, group_key
 from mtjax.studies.verdict import CHOSEN, table
 from mtjax.together import Outcome, spread_devices, train_together
@@ -64,7 +63,7 @@ class Runner:
     for arm in arms or ():
       if arm not in self.arms:
         raise ValueError(f'Unknown arm {arm!r}. {did_you_mean(arm, self.arms)}')
-    self.wanted = list(arms) if arms else None
+    self.wanted, self._cells = list(arms) if arms else None, {}
 
   def run(self, jobs: int = 1, spawn: Callable[[str, int], list[str]] | None = None) -> dict[str, Any]:
     """Runs what is missing and writes the results.
@@ -77,6 +76,8 @@ class Runner:
       The verdict.
     """
     cells = [cell for arm in self.wanted or self.arms for cell in self.cells(arm)]
+    if any(self.status(cell)['status'] != 'finished' for cell in cells) or self.study.search is not None:
+      provenance.add(self.folder, self.command)
     try:
       if jobs > 1 and spawn is not None:
         self._run_in_processes(cells, jobs, spawn)
@@ -90,7 +91,9 @@ class Runner:
 
   def cells(self, arm: str) -> list[Cell]:
     """The runs of an arm."""
-    return list(self.study.cells(arm, self.seeds, self.arms[arm], self.smoke))
+    if arm not in self._cells:
+      self._cells[arm] = list(self.study.cells(arm, self.seeds, self.arms[arm], self.smoke))
+    return self._cells[arm]
 
   def folder_of(self, cell: Cell) -> pathlib.Path:
     """Where a cell's run lies."""
@@ -250,7 +253,7 @@ class Runner:
       overrides = search.propose([(own, value) for own, value in tried], higher)
       if overrides is None:
         return
-      arm = search.name(overrides)
+      arm = arm_name(overrides)
       self.arms[arm] = overrides
       self.run_cells(self.cells(arm))
       value, higher = self.validation_score(arm)
@@ -287,18 +290,6 @@ def safe(name: str) -> str:
   return re.sub(r'[^\w.=,+ -]', '_', name).strip(' .') or '_'
 
 
-def device() -> str:
-  """What it ran on."""
-  first = jax.devices()[0]
-  cores = f', {len(os.sched_getaffinity(0))} cores' if first.platform == 'cpu' and hasattr(os, 'sched_getaffinity') else ''
-  return f'{first.device_kind}{cores}'
-
-
-def python(*arguments: str) -> list[str]:
-  """A command of this interpreter."""
-  return [sys.executable, *arguments]
-
-
 def _title(cell: Cell) -> str:
   return cell.arm + (f' · {cell.part}' if cell.part else '')
 
@@ -316,6 +307,3 @@ def _arm_totals(frame: ScoreFrame) -> ScoreFrame:
   return ScoreFrame.from_rows(rows)
 
 
-def overrides_of(arm: Arm) -> Mapping[str, Any]:
-  """What an arm changes, for tables; {} of one that is several runs or a function."""
-  return dict(arm) if isinstance(arm, Mapping) else {}

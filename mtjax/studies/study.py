@@ -180,6 +180,8 @@ class Study:
   def _configs(self, arm: Overrides | Parts | SingleTask) -> Iterator[tuple[str, dict]]:
     base = to_dict(experiment.default_config()) | to_dict({} if self.config is None else self.config)
     base['tensorboard'], base['keep_checkpoints'] = False, 1
+    if base['mesh'] == {'data': -1}:
+      base['mesh'] = {'data': 1}  # seeds go side by side, each on one device
     if isinstance(arm, Parts):
       for part, overrides in arm.parts.items():
         yield part, override(base, overrides)

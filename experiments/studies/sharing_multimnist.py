@@ -1,0 +1,15 @@
+"""Does one encoder for both digits beat one for each? MultiMNIST, the quickstart's model.
+
+python -m mtjax.study --study=experiments/studies/sharing_multimnist.py --workdir=runs/sharing_multimnist
+"""
+from experiments.multimnist import joint
+from mtjax.study import Study, single_task
+
+
+def get_study() -> Study:
+  """See the top of the file."""
+  return Study(
+    title='One encoder for two digits',
+    claim='On MultiMNIST an encoder that both digits share does better than an encoder for each (Δm > 0).',
+    config=joint.get_config(), arms={'joint': {}, 'single-task': single_task()}, seeds=10, metric='delta_m',
+    verdict='joint > single-task')
