@@ -110,7 +110,7 @@ def panel(lines: Sequence[Line], *, xlim: tuple[float, float], size: tuple[int, 
       ax.legend(loc='lower left', bbox_to_anchor=(-30 / width, 1 + 8 / (height - 58)), ncols=9, frameon=False,
                 borderaxespad=0.2, borderpad=0.2, handlelength=1.7, handletextpad=0.5, columnspacing=1.2,
                 labelcolor=COLORS['ink'])
-    return _svg(fig, alt)
+    return svg(fig, alt)
 
 
 def legend(lines: Sequence[Line]) -> html.Safe:
@@ -190,17 +190,17 @@ def _dress(ax, lines: Sequence[Line], xlim: tuple[float, float], size: tuple[int
     spine.set_color(COLORS['line'])
 
 
-def _svg(fig, alt: str) -> html.Safe:
+def svg(fig, alt: str) -> html.Safe:
   """The figure's SVG element: no XML head, ids of its own, colours as CSS variables, no fixed size."""
   buffer = io.StringIO()
   fig.savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
-  svg = buffer.getvalue()
-  svg = svg[svg.index('<svg'):]
-  svg = re.sub(r'<metadata>.*?</metadata>', '', svg, flags=re.S)
-  opening, rest = svg.split('>', 1)
+  text = buffer.getvalue()
+  text = text[text.index('<svg'):]
+  text = re.sub(r'<metadata>.*?</metadata>', '', text, flags=re.S)
+  opening, rest = text.split('>', 1)
   view = re.search(r'viewBox="[^"]*"', opening).group()
   # Pages hold many figures: ids must differ between them.
-  prefix = f'f{zlib.crc32(svg.encode()):08x}-'
+  prefix = f'f{zlib.crc32(text.encode()):08x}-'
   rest = re.sub(r'\bid="', f'id="{prefix}', rest).replace('xlink:href="#', f'href="#{prefix}')
   rest = rest.replace('url(#', f'url(#{prefix}')
   for name, hue in COLORS.items():
