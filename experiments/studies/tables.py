@@ -3,7 +3,7 @@
 python -m experiments.studies.tables [--study=NAME]
 
 Reads experiments/results/NAME/BED.json of every study that has any; writes README.md (a summary over beds, then a table
-a bed) and cost_quality.svg beside them.
+a bed), cost_quality.svg and verdict.json (what becomes of the claim; see `verdicts`) beside them.
 """
 import argparse
 import io
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
+from experiments.studies import verdicts
 from experiments.studies.cells import RESULTS
 from mtjax.studies.plots import COLORS, import_matplotlib
 
@@ -25,12 +26,15 @@ TITLES = {'gradient_methods': 'Every gradient method: quality and cost',
           'cheaper_statistics': 'Cheaper statistics against the exact Gramian'}
 HUES = {'losses': 'blue', 'gramian': 'vermilion', 'jacobian': 'purple', 'features': 'green', 'sharpness': 'orange'}
 MARKERS = {'losses': 'o', 'gramian': 's', 'jacobian': 'D', 'features': '^', 'sharpness': 'v'}
+FIGURE_TEXT = ('A panel a bed: what a step costs, as a ratio to the step on the sum of the losses, across; Δm, percent '
+               'worse than single-task training, up, with 95 % intervals. Low and left is good.')
 SIGNS = {'better': 'better', 'worse': 'worse', 'no evidence': '—'}
 
 
 def load(study: str, results: pathlib.Path = RESULTS) -> dict[str, dict]:
   """{bed: result}, of those that are there."""
-  return {path.stem: json.loads(path.read_text()) for path in sorted((results / study).glob('*.json'))}
+  return {path.stem: json.loads(path.read_text()) for path in sorted((results / study).glob('*.json'))
+          if path.name != 'verdict.json'}
 
 
 def finished(result: Mapping[str, Any]) -> dict[str, dict]:
@@ -94,7 +98,7 @@ def summary(results: Mapping[str, dict]) -> list[str]:
   lines = [row(['method', 'mean rank', *(f'against {role}: better / — / worse' for role in roles),
                 *(f'Δm {bed}' for bed in beds), 'time of a step']),
            row(['---', '---:', *[':---:'] * len(roles), *['---:'] * len(beds), '---:'])]
-  order = sorted({name for found in arms.values() for name in found},
+  order = sorted(dict.fromkeys(name for found in arms.values() for name in found),
                  key=lambda name: ranks[common.index(name)] if name in common else np.inf)
   for name in order:
     entries = {bed: found[name] for bed, found in arms.items() if name in found}
@@ -141,6 +145,7 @@ def page(study: str, results: Mapping[str, dict]) -> str:
 def picture(results: Mapping[str, dict]) -> str:
   """A panel a bed: cost across, delta_m up with intervals; the arms that nothing beats in both are named."""
   import_matplotlib()
+  import matplotlib
   from matplotlib.figure import Figure
 
   columns = min(2, len(results))
@@ -174,7 +179,8 @@ def picture(results: Mapping[str, dict]) -> str:
   handles = [axes[0].plot([], [], MARKERS[kind], color=COLORS[HUES[kind]], label=kind)[0] for kind in kinds]
   figure.legend(handles=handles, loc='outside lower center', ncols=len(kinds), frameon=False)
   out = io.StringIO()
-  figure.savefig(out, format='svg', metadata={'Date': None})
+  with matplotlib.rc_context({'svg.hashsalt': 'cost_quality'}):  # the same file each time
+    figure.savefig(out, format='svg', metadata={'Date': None})
   return re.sub(r'[ \t]+$', '', out.getvalue(), flags=re.M)
 
 
@@ -191,6 +197,8 @@ def main(argv: Sequence[str] | None = None) -> None:
       continue
     (options.results / study / 'README.md').write_text(page(study, results), encoding='utf-8')
     (options.results / study / 'cost_quality.svg').write_text(picture(results), encoding='utf-8')
+    found = verdicts.verdict(study, TITLES[study], results, 'cost_quality.svg', FIGURE_TEXT)
+    (options.results / study / 'verdict.json').write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
     print(options.results / study / 'README.md')
 
 

@@ -16,8 +16,10 @@ from experiments.studies import (
   rules,
   stats,
   tables,
+  verdicts,
 )
 from experiments.studies.harness import Setting, Trainer
+from mtjax.studies import index
 
 
 @pytest.fixture(scope='module')
@@ -134,6 +136,68 @@ def test_a_comparison_runs_resumes_and_becomes_a_page(tmp_path, monkeypatch, bed
   page = (path.parent / 'README.md').read_text()
   assert '| `upgrad` |' in page and 'Warning: --smoke' in page
   assert (path.parent / 'cost_quality.svg').read_text().count('<svg') == 1
+  found = json.loads((path.parent / 'verdict.json').read_text())
+  assert found['smoke'] and found['arms']['upgrad']['n'] == 2 and len(found['comparisons']) == 2
+  assert list(tables.load('gradient_methods', tmp_path / 'smoke')) == ['composite_digits']  # the verdict is no bed
+
+
+def result(bed, versus, **more):
+  """A bed's result with what a verdict reads: versus = {arm: {role: holds}}."""
+  words = {True: 'better', False: 'worse', None: 'no evidence'}
+  arm = lambda roles: {
+    'status': 'finished', 'delta_m': {'mean': 1.0, 'interval': [0.5, 1.5], 'values': [1.0] * 6},
+    'versus': {role: {'with': 'rule', 'n': 6, 'difference': -0.5, 'interval': [-0.7, -0.3], 'd_z': -1.0, 'p': 0.01,
+                      'p_holm': 0.02, 'verdict': words[holds], 'holds': holds} for role, holds in roles.items()}}
+  return {'claim': 'Claim.', 'command': f'python -m x --bed={bed}', 'commit': 'abc', 'warnings': [],
+          'settings': {'seeds': [0, 1, 2, 3, 4, 5]}, 'arms': {name: arm(roles) for name, roles in versus.items()}, **more}
+
+
+@pytest.mark.parametrize('study, beds_of, holds', [
+  # every arm on every bed
+  ('cheaper_statistics', [{'a': {'exact': True}, 'b': {'exact': True}}, {'a': {'exact': True}}], True),
+  ('cheaper_statistics', [{'a': {'exact': True}, 'b': {'exact': None}}, {'a': {'exact': True}}], None),
+  ('cheaper_statistics', [{'a': {'exact': False}, 'b': {'exact': None}}, {'a': {'exact': None}}], False),
+  ('cheaper_statistics', [{'a': {'exact': True}, 'b': {'exact': False}}], None),
+  # some method on every bed; the searched sum is none, nor is SAM
+  ('gradient_methods', [{'a': {'sum': True}, 'b': {'sum': False}}, {'a': {'sum': None}, 'b': {'sum': True}}], True),
+  ('gradient_methods', [{'a': {'sum': True}}, {'a': {'sum': False}}], None),
+  ('gradient_methods', [{'a': {'sum': None}, 'sam': {'sum': True}, verdicts.SUMS[0]: {'sum': True}}], None),
+  # both parts of the claim
+  ('flatness', [{'a': {'without sam': True, 'direct': True}}], True),
+  ('flatness', [{'a': {'without sam': True, 'direct': None, 'sum': True}}], None),
+  ('flatness', [{'a': {'without sam': None, 'direct': False}}], False),
+])
+def test_a_claim_over_beds_holds_where_its_pairs_say_so(study, beds_of, holds):
+  results = {f'bed{i}': result(f'bed{i}', versus) for i, versus in enumerate(beds_of)}
+  assert verdicts.verdict(study, 'Title', results, 'x.svg', 'x')['holds'] is holds
+
+
+def test_a_verdict_counts_its_pairs_and_says_how_to_make_it_again():
+  failed = {'status': 'failed', 'error': 'ValueError: x'}
+  one = result('one', {'rule': {}, 'a': {'without sam': True, 'direct': None}})
+  two = result('two', {'rule': {}, 'a': {'without sam': None, 'direct': False}})
+  two['arms']['b'] = failed
+  found = verdicts.verdict('flatness', 'Title', {'one': one, 'two': two}, 'x.svg', 'x')
+  assert found['sentence'] == (
+    "Better with SAM's gradients than without in 1 of 2 comparisons, worse in 0, no evidence in 1; better with loss and "
+    "flatness apart than by the rule on SAM's gradients in 0 of 2 comparisons, worse in 1, no evidence in 1 (2 beds; p "
+    'after Holm within a bed).')
+  assert found['command'] == ('for bed in one two; do python -m x --bed=$bed; done; '
+                              'python -m experiments.studies.tables --study=flatness')
+  assert found['paper'] == 'ftl' and found['beds'] == {'one': None, 'two': False} and found['holds'] is False
+  assert found['warnings'] == ["two: 'b' failed and is compared with nothing: ValueError: x"]
+  assert {name: (arm['status'], arm['n'], arm['mean']) for name, arm in found['arms'].items()} == {
+    'rule': ('finished', 6, None), 'a': ('finished', 6, None), 'b': ('failed', 0, None)}
+  assert found['comparisons'][0]['sentence'] == (
+    "'a' is better than 'rule' on one: -0.5 points of Δm (95 % interval -0.7 to -0.3), 6 seeds, p = 0.02 after Holm.")
+
+
+@pytest.mark.parametrize('study', tables.STUDIES)
+def test_the_verdicts_that_are_stored_are_those_of_their_results(study):
+  stored = json.loads((cells.RESULTS / study / 'verdict.json').read_text(encoding='utf-8'))
+  made = verdicts.verdict(study, tables.TITLES[study], tables.load(study), 'cost_quality.svg', tables.FIGURE_TEXT)
+  assert json.loads(json.dumps(made)) == stored, 'run python -m experiments.studies.tables'
+  assert index.Entry.read(cells.RESULTS / study / 'verdict.json').problem == ''
 
 
 def test_an_unknown_arm_or_bed_names_what_is_known(tmp_path):
