@@ -66,12 +66,27 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Better(Claim):
-  """a is better than b: p after Holm below 1 - level, in that direction. False where a is worse."""
+  """a is better than b: p after Holm below 1 - level, in that direction. False where a is worse.
+
+  With a margin: by more than it, that is, the whole interval is beyond it; False where all of it is short of it.
+
+  Attributes:
+    margin: in the unit of the metric, >= 0.
+  """
+
+  margin: float = 0.0
 
   role = 'better'
 
+  def __post_init__(self):
+    super().__post_init__()
+    if not self.margin >= 0:
+      raise ValueError(f"'margin' must be >= 0, in the unit of the metric, got {self.margin!r}.")
+
   def holds(self, found: Comparison) -> bool | None:
     """See above."""
+    if self.margin:
+      return _beyond(found, self.margin)
     return {'better': True, 'worse': False, 'no evidence': None}[found.verdict]
 
 
@@ -95,15 +110,12 @@ class NotWorse(Claim):
 
   def holds(self, found: Comparison) -> bool | None:
     """See above."""
-    if found.interval is None:
-      return None
-    low, high = found.interval if found.higher_is_better else (-found.interval[1], -found.interval[0])
-    return True if low > -self.margin else False if high < -self.margin else None
+    return _beyond(found, -self.margin)
 
 
-def better(a: str, b: str, metric: str | None = None, level: float = 0.95) -> Better:
-  """The claim that arm a is better than arm b."""
-  return Better(a, b, metric, level)
+def better(a: str, b: str, metric: str | None = None, level: float = 0.95, margin: float = 0.0) -> Better:
+  """The claim that arm a is better than arm b (by more than `margin`)."""
+  return Better(a, b, metric, level, margin)
 
 
 def not_worse(a: str, b: str, margin: float, metric: str | None = None, level: float = 0.95) -> NotWorse:
@@ -116,7 +128,7 @@ def claims_of(verdict: Any, arms: Sequence[str]) -> list[Claim]:
 
   Example:
     >>> claims_of('new > old', ['new', 'old'])
-    [Better(a='new', b='old', metric=None, level=0.95)]
+    [Better(a='new', b='old', metric=None, level=0.95, margin=0.0)]
   """
   if isinstance(verdict, Claim):
     return [verdict]
@@ -239,6 +251,14 @@ def best_arm(values: Mapping[str, Mapping[int, float]], higher: bool, level: flo
   adjusted = significance.holm({arm: entry.p for arm, entry in found.items()})
   good = len(found) == len(means) - 1 and all(p is not None and p < 1 - level for p in adjusted.values())
   return first if good else None
+
+
+def _beyond(found: Comparison, margin: float) -> bool | None:
+  """Whether a is better than b by more than `margin`, as far as the interval tells."""
+  if found.interval is None:
+    return None
+  low, high = found.interval if found.higher_is_better else (-found.interval[1], -found.interval[0])
+  return True if low > margin else False if high < margin else None
 
 
 def _base(arm: str, pair: tuple[str, str], baselines: Mapping[str, str]) -> str | None:

@@ -13,7 +13,6 @@ command goes on after a kill, and tries failed runs again. Writes DIR/verdict.js
   --report-only          runs nothing; the report of what is there
 """
 import argparse
-import importlib.util
 import os
 import pathlib
 import shlex
@@ -24,29 +23,9 @@ from collections.abc import Callable, Sequence
 import jax
 
 from mtjax import cli
-from mtjax.studies.study import Parts, Study, single_task
-from mtjax.studies.verdict import better, not_worse
-
-__all__ = ['Parts', 'Study', 'better', 'load_study', 'not_worse', 'single_task']
+from mtjax.study.runner import Runner, load_study
 
 PUBLISHED = ('verdict.json', 'scores.jsonl', 'report.md', 'report.html')
-
-
-def load_study(path: str) -> Study:
-  """The study of a file 'FILE.py' or 'FILE.py:arg', by its get_study() or get_study(arg)."""
-  name, _, argument = path.partition('.py:')
-  file = pathlib.Path(name if name.endswith('.py') else f'{name}.py')
-  if not file.exists():
-    raise FileNotFoundError(f'There is no study {str(file)!r}.')
-  spec = importlib.util.spec_from_file_location(file.stem, file)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  if not hasattr(module, 'get_study'):
-    raise ValueError(f'{file} has no get_study(), which gives an mtjax.study.Study.')
-  study = module.get_study(argument) if argument else module.get_study()
-  if not isinstance(study, Study):
-    raise ValueError(f'get_study() of {file} must give an mtjax.study.Study, got {type(study).__name__}.')
-  return study
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -76,8 +55,6 @@ def main(argv: list[str]) -> None:
   if options.cores:
     os.sched_setaffinity(0, options.cores)
   _spread_over_cores()
-  from mtjax.studies.runner import Runner  # after the devices are set
-
   study, name = load_study(options.study), _name(options.study)
   runner = Runner(study, options.workdir, name=name, seeds=options.seeds, arms=options.arms, smoke=options.smoke,
                   command=_command(argv[1:]))

@@ -10,6 +10,7 @@ is not run again, an interrupted one goes on from its checkpoint. One that fails
 the next run.
 """
 import concurrent.futures
+import importlib.util
 import json
 import logging
 import os
@@ -27,8 +28,8 @@ from mtjax.run import Run
 from mtjax.studies import provenance, record
 from mtjax.studies.score_frame import ScoreFrame, merge
 from mtjax.studies.search import arm_name
-from mtjax.studies.study import Arm, Cell, Study, group_key
 from mtjax.studies.verdict import CHOSEN, table
+from mtjax.study.definition import Arm, Cell, Study, group_key
 from mtjax.together import Outcome, spread_devices, train_together
 from mtjax.training.writers import read_metrics
 
@@ -283,6 +284,23 @@ class Runner:
   def resolve(self, arm: str) -> str:
     """'(chosen)' -> the arm that it stands for."""
     return (self.chosen() or arm) if arm == CHOSEN else arm
+
+
+def load_study(path: str) -> Study:
+  """The study of a file 'FILE.py' or 'FILE.py:arg', by its get_study() or get_study(arg)."""
+  name, _, argument = path.partition('.py:')
+  file = pathlib.Path(name if name.endswith('.py') else f'{name}.py')
+  if not file.exists():
+    raise FileNotFoundError(f'There is no study {str(file)!r}.')
+  spec = importlib.util.spec_from_file_location(file.stem, file)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, 'get_study'):
+    raise ValueError(f'{file} has no get_study(), which gives an mtjax.study.Study.')
+  study = module.get_study(argument) if argument else module.get_study()
+  if not isinstance(study, Study):
+    raise ValueError(f'get_study() of {file} must give an mtjax.study.Study, got {type(study).__name__}.')
+  return study
 
 
 def safe(name: str) -> str:
