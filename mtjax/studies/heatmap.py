@@ -1,7 +1,8 @@
-"""A matrix between tasks as inline SVG: cells from vermilion (below 0) over the page's ground (0) to blue (above).
+"""A matrix as inline SVG: between tasks, or of tasks and arms.
 
-Vermilion and blue differ to the colour-blind too, and the numbers stand in the cells where they fit. Text keeps its
-size: on a narrow page the picture scrolls. What a name does not fit is cut, and whole in its tooltip.
+Cells go from vermilion (below 0) over the page's ground (0) to blue (above). The two hues differ to the colour-blind
+too, and the numbers stand in the cells where they fit. Text keeps its size: on a narrow page the picture scrolls. What
+a name does not fit is cut, and whole in its tooltip.
 """
 import math
 import unicodedata
@@ -17,30 +18,35 @@ NAME = 116         # width of a name, at most
 STRONGEST = 62     # percent of the hue in the strongest cell: text on it stays readable
 
 
-def matrix(values: np.ndarray, names: Sequence[str], *, limit: float, alt: str) -> html.Safe:
+def matrix(values: np.ndarray, names: Sequence[str], columns: Sequence[str] | None = None, *, limit: float,
+           alt: str) -> html.Safe:
   """The picture.
 
   Args:
-    values: [T, T]; NaN is an empty cell.
-    names: [T].
+    values: [T, T], or [rows, columns]; NaN is an empty cell.
+    names: [T], of the rows.
+    columns: names of the columns; None = those of the rows, and then the diagonal bears no numbers.
     limit: the value of the strongest colour; give matrices to be compared the same.
     alt: what it shows, in words.
   """
-  widest = min(max(map(text_width, names)), NAME)
-  left = widest + 10
-  cell, turn = _layout(len(names), left, widest)
+  square, columns = columns is None, names if columns is None else columns
+  left = min(max(map(text_width, names)), NAME) + 10
+  widest = min(max(map(text_width, columns)), NAME)
+  cell, turn = _layout(len(columns), left, widest)
   rise = 13 if turn == 0 else widest * math.sin(math.radians(turn)) + 7
   overhang = max(0, widest * math.cos(math.radians(turn)) - cell / 2 + 4) if turn else 0
   top, height = rise + 7, min(cell, 44)
   parts = []
-  for i, name in enumerate(names):
-    x, y = left + (i + 0.5) * cell, top + (i + 0.5) * height
-    parts.append(_label(name, left - 8, y + 4, 'end'))
+  for j, name in enumerate(columns):
+    x = left + (j + 0.5) * cell
     parts.append(_label(name, x + 4 * (turn > 0), top - 6, 'start' if turn else 'middle', turn))
-    for j, other in enumerate(names):
+  for i, name in enumerate(names):
+    parts.append(_label(name, left - 8, top + (i + 0.5) * height + 4, 'end'))
+    for j, other in enumerate(columns):
       tip = f'{name}, {other}: {html.number(float(values[i, j]), 3)}'
-      parts.append(_cell(values[i, j], left + j * cell, top + i * height, cell, height, limit, i != j, tip))
-  full = left + len(names) * cell + overhang + 2
+      numbered = i != j or not square
+      parts.append(_cell(values[i, j], left + j * cell, top + i * height, cell, height, limit, numbered, tip))
+  full = left + len(columns) * cell + overhang + 2
   view = f'0 0 {full:.0f} {top + len(names) * height + 2:.0f}'
   svg = html.tag('svg', parts, viewBox=view, role='img', aria_label=alt, font_size=11,
                  style=f'max-width: {full:.0f}px; min-width: {0.8 * full:.0f}px')
@@ -93,9 +99,9 @@ def _cell(value: float, x: float, y: float, width: float, height: float, limit: 
           tip: str) -> html.Safe:
   text = None
   if numbered and width >= 26:
-    places = 3 if limit <= 0.05 and width >= 40 else 2
+    places = 3 if limit <= 0.05 and width >= 40 else 2 if limit <= 1 else 1 if width >= 38 and limit <= 100 else 0
     number = f'{value:z.{places}f}'.replace('-', '−') if math.isfinite(value) else '–'
-    number = number if width >= 36 else number.replace('0.', '.', 1)
+    number = number if width >= 36 or abs(value) >= 1 else number.replace('0.', '.', 1)
     text = html.tag('text', number, x=round(x + width / 2, 1), y=round(y + height / 2 + 4, 1), text_anchor='middle',
                     font_size=11 if width >= 32 else 9.5, style='fill: var(--ink)')
   return html.tag('g', html.tag('title', tip), _rect(value, x, y, width, height, limit), text)

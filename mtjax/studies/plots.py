@@ -4,12 +4,13 @@ Colours are those of Okabe & Ito, told apart by the colour-blind too, and every 
 In the SVG they become CSS variables with the hue as fall-back, so that the page decides what they look like on its
 ground. Text stays text: it can be searched and read aloud.
 """
+import contextlib
 import io
 import math
 import re
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +33,7 @@ class Line(NamedTuple):
     color: a key of COLORS.
     dash: a matplotlib line style.
     marker: a matplotlib marker at each point, or ''.
+    band: (low [N], high [N]), shaded in the line's colour; None = no band.
   """
   label: str
   steps: Sequence[float]
@@ -39,6 +41,7 @@ class Line(NamedTuple):
   color: str = 'blue'
   dash: str = '-'
   marker: str = ''
+  band: tuple[Sequence[float], Sequence[float]] | None = None
 
   @classmethod
   def of(cls, label: str, series: Mapping[int, float], *look: str) -> 'Line':
@@ -93,24 +96,30 @@ def panel(lines: Sequence[Line], *, xlim: tuple[float, float], size: tuple[int, 
     ylim: the y axis begins at the first, unless there is less, and reaches the second; None = as the values say.
     key: whether the legend is part of it; see `legend`.
   """
+  width, _ = size
+  with axes(size, alt, above=34 if key else 8) as ax:
+    for line in lines:
+      _draw(ax, line)
+    _dress(ax, lines, xlim, size, scale, ylim)
+    if key:
+      ax.legend(loc='lower left', bbox_to_anchor=(-30 / width, 1 + 8 / (size[1] - 58)), ncols=9, frameon=False,
+                borderaxespad=0.2, borderpad=0.2, handlelength=1.7, handletextpad=0.5, columnspacing=1.2,
+                labelcolor=COLORS['ink'])
+    return to_svg(ax.figure, alt)
+
+
+@contextlib.contextmanager
+def axes(size: tuple[int, int], alt: str, above: int = 8, below: int = 24, left: int = 46) -> Iterator[Any]:
+  """Axes in a figure of `size` CSS pixels with fixed margins; text stays text, and pages are the same every time."""
   import_matplotlib()
   import matplotlib
   from matplotlib import figure
 
   width, height = size
-  above, below = 34 if key else 8, 24
   with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': alt, 'font.size': 11, 'font.family': 'sans-serif',
                               'axes.unicode_minus': True, 'path.simplify': True}):
     fig = figure.Figure(figsize=(width / 72, height / 72))  # 1 pt of the SVG = 1 px of the page
-    ax = fig.add_axes((46 / width, below / height, 1 - 58 / width, 1 - (above + below) / height))
-    for line in lines:
-      _draw(ax, line)
-    _dress(ax, lines, xlim, size, scale, ylim)
-    if key:
-      ax.legend(loc='lower left', bbox_to_anchor=(-30 / width, 1 + 8 / (height - 58)), ncols=9, frameon=False,
-                borderaxespad=0.2, borderpad=0.2, handlelength=1.7, handletextpad=0.5, columnspacing=1.2,
-                labelcolor=COLORS['ink'])
-    return _svg(fig, alt)
+    yield fig.add_axes((left / width, below / height, 1 - (left + 12) / width, 1 - (above + below) / height))
 
 
 def legend(lines: Sequence[Line]) -> html.Safe:
@@ -137,6 +146,9 @@ def _draw(ax, line: Line) -> None:
   label = line.label.replace('$', r'\$')                   # no mathematics in names
   steps, values = thin(line.steps, line.values)
   values = np.where(np.isfinite(values), values, np.nan)
+  if line.band is not None:
+    low, high = (thin(line.steps, edge)[1] for edge in line.band)
+    ax.fill_between(steps, low, high, where=np.isfinite(low + high), color=color, alpha=0.16, linewidth=0)
   marker = line.marker if len(steps) <= 40 else ''
   if np.isfinite(values).sum() == 1:
     marker = marker or 'o'                                 # one point makes no line
@@ -152,7 +164,7 @@ def _dress(ax, lines: Sequence[Line], xlim: tuple[float, float], size: tuple[int
            ylim: tuple[float | None, float | None]) -> None:
   from matplotlib import ticker
 
-  values = np.concatenate([np.asarray(line.values, float) for line in lines])
+  values = np.concatenate([np.asarray(part, float) for line in lines for part in (line.values, *(line.band or ()))])
   values = values[np.isfinite(values)]
   positive = values[values > 0]
   if scale == 'auto':
@@ -182,6 +194,11 @@ def _dress(ax, lines: Sequence[Line], xlim: tuple[float, float], size: tuple[int
   ax.set_ylim(low, high)
   if scale == 'linear' and (values < 0).any() and high > 0:
     ax.axhline(0, color=COLORS['muted'], linewidth=1)
+  quiet(ax)
+
+
+def quiet(ax) -> None:
+  """Grey ticks without marks, lines across and a bottom line: nothing that competes with what is drawn."""
   ax.grid(axis='y', color=COLORS['line'], linewidth=1)
   ax.set_axisbelow(True)
   ax.tick_params(colors=COLORS['muted'], length=0, pad=5)
@@ -190,7 +207,7 @@ def _dress(ax, lines: Sequence[Line], xlim: tuple[float, float], size: tuple[int
     spine.set_color(COLORS['line'])
 
 
-def _svg(fig, alt: str) -> html.Safe:
+def to_svg(fig, alt: str) -> html.Safe:
   """The figure's SVG element: no XML head, ids of its own, colours as CSS variables, no fixed size."""
   buffer = io.StringIO()
   fig.savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
