@@ -191,6 +191,23 @@ nav a { text-decoration: none; white-space: nowrap; }
 .status b { color: var(--tone); white-space: nowrap; } .status div { min-width: 0; white-space: pre-wrap; }
 .finished { --tone: var(--good); } .failed { --tone: var(--bad); } .stopped { --tone: var(--halt); }
 .running { --tone: var(--blue); } .unknown { --tone: var(--muted); }
+.verdict { margin: 0 0 14px; padding: 18px 22px; border-radius: 8px; border-left: 8px solid var(--tone);
+  background: var(--sunken); overflow-wrap: anywhere; } .verdict p:last-child { margin: 0; }
+.claim { font-size: 23px; line-height: 1.3; max-width: 52ch; text-wrap: pretty; }
+.holds { font-size: 30px; line-height: 1.2; color: var(--tone); } .tone { color: var(--tone); font-weight: 600; }
+.alarm { max-width: none; padding: 12px 18px; border: 3px dashed var(--bad); border-radius: 8px; color: var(--bad);
+  font-size: 20px; font-weight: 650; }
+.sentences { list-style: none; margin: 0 0 16px; padding: 0; }
+.sentences li { margin: 0 0 10px; padding-left: 12px; border-left: 3px solid var(--tone); overflow-wrap: anywhere; }
+.forest .row { display: grid; grid-template-columns: minmax(0, 30%) 1fr 84px; gap: 0 14px; align-items: center; }
+.forest small, th small { display: block; color: var(--muted); font-size: 12.5px; font-weight: 400; }
+.forest { padding-top: 12px; } .forest .row + .row { margin-top: 6px; }
+.forest svg { overflow: visible; } .forest .axis { margin: 0 !important; }
+.forest .num { font-size: 14px; } .word { display: inline-block; min-width: var(--min); }
+.head { display: inline-block; max-width: 22ch; white-space: normal; overflow-wrap: anywhere; }
+.forest .what { overflow-wrap: anywhere; font-size: 14px; line-height: 1.3; }
+.ends { display: flex; justify-content: space-between; gap: 12px; font-size: 12.5px; color: var(--muted);
+  white-space: nowrap; }
 .cards { display: grid; gap: 12px;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--min, 240px)), 1fr)); }
 .card { min-width: 0; padding: 14px 16px; border: 1px solid var(--line); border-radius: 8px; background: var(--card); }
@@ -232,6 +249,9 @@ img.pixels { image-rendering: pixelated; } .mark { font-weight: 700; }
 .tree summary { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 .tree details[open] > summary .preview { display: none; } .preview { font-size: 13px; opacity: .85; }
 @media (max-width: 640px) { main { padding: 20px 14px 48px; } h1 { font-size: 23px; } .card { padding: 12px; }
-  th, td { padding-right: 13px; } table { font-size: 13px; } }
+  th, td { padding-right: 13px; } table { font-size: 13px; } .verdict { padding: 14px; } .claim { font-size: 19px; }
+  .holds { font-size: 25px; } .forest .row { grid-template-columns: 1fr 78px; }
+  .forest .what { grid-column: 1 / -1; } .forest .axis .what { display: none; }
+  .forest .row:not(.axis) svg { overflow: hidden; } .word { min-width: min(var(--min), 15ch); } }
 @media print { .scroll { overflow: visible; } .card, .sample { break-inside: avoid; } }
 """
