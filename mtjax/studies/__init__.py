@@ -16,4 +16,5 @@ Nothing is imported here, since `import mtjax` passes by and need not wait for s
     significance     paired_t, wilcoxon, sign_flip, mcnemar, holm, friedman, minimal_detectable_effect
     power            coverage, power_table, null_rates
     run_report       the page of one run
+    study_report     the page of a study, and its Markdown: write_study_report, render, markdown
 """
