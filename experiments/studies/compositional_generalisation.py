@@ -18,8 +18,8 @@ import numpy as np
 
 from experiments.common import base_config
 from experiments.studies.factor_grid import ANSWERS, COMBINATIONS, name_of
-from mtjax.study import Parts, Study, better
 from mtjax.studies.factor_splits import Split, factor_splits
+from mtjax.study import Parts, Study, better
 
 SOURCE, FACTORS = 'experiments.studies.factor_grid:FactorGrid', ('modality', 'area', 'task')
 TARGETS, MARGIN = 10, 0.05

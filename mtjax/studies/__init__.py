@@ -15,7 +15,6 @@ Nothing is imported here, since `import mtjax` passes by and need not wait for s
     intervals        estimate, interval, stratified
     significance     paired_t, wilcoxon, sign_flip, mcnemar, holm, friedman, minimal_detectable_effect
     power            coverage, power_table, null_rates
-    search           the arms of a sweep: grid, Search, Choice, Uniform, arm_name
     run_report       the page of one run
-    index            the page of all studies: write_index
+    study_report     the page of a study, and its Markdown: write_study_report, render, markdown
 """

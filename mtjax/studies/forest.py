@@ -54,7 +54,9 @@ def forest(rows: Sequence[Row], *, alt: str, left: str = '', right: str = '') ->
 def _strip(row: Row, share) -> html.Safe:
   hue = _TONES.get(row.verdict, 'muted')
   color, middle, parts = f'var(--{hue}, {plots.COLORS[hue]})', _HEIGHT / 2, []
-  parts.append(html.tag('line', x1=share(0), x2=share(0), y1=0, y2=_HEIGHT, stroke='var(--muted)', stroke_width=1))
+  # Beyond the strip, so that the line at 0 goes on from row to row.
+  parts.append(html.tag('line', x1=share(0), x2=share(0), y1=-14, y2=_HEIGHT + 8, stroke='var(--muted)',
+                        stroke_width=0.8))
   if math.isfinite(row.low) and math.isfinite(row.high):
     parts.append(html.tag('line', x1=share(row.low), x2=share(row.high), y1=middle, y2=middle, stroke=color,
                           stroke_width=2.2))

@@ -201,9 +201,13 @@ nav a { text-decoration: none; white-space: nowrap; }
 .sentences li { margin: 0 0 10px; padding-left: 12px; border-left: 3px solid var(--tone); overflow-wrap: anywhere; }
 .forest .row { display: grid; grid-template-columns: minmax(0, 30%) 1fr 84px; gap: 0 14px; align-items: center; }
 .forest small, th small { display: block; color: var(--muted); font-size: 12.5px; font-weight: 400; }
-.forest .row + .row { margin-top: 6px; } .forest svg { overflow: visible; } .forest .axis { margin: 0 !important; }
+.forest { padding-top: 12px; } .forest .row + .row { margin-top: 6px; }
+.forest svg { overflow: visible; } .forest .axis { margin: 0 !important; }
+.forest .num { font-size: 14px; } .word { display: inline-block; min-width: var(--min); }
+.head { display: inline-block; max-width: 22ch; white-space: normal; overflow-wrap: anywhere; }
 .forest .what { overflow-wrap: anywhere; font-size: 14px; line-height: 1.3; }
-.ends { display: flex; justify-content: space-between; gap: 12px; font-size: 12.5px; color: var(--muted); }
+.ends { display: flex; justify-content: space-between; gap: 12px; font-size: 12.5px; color: var(--muted);
+  white-space: nowrap; }
 .cards { display: grid; gap: 12px;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--min, 240px)), 1fr)); }
 .card { min-width: 0; padding: 14px 16px; border: 1px solid var(--line); border-radius: 8px; background: var(--card); }
@@ -247,6 +251,7 @@ img.pixels { image-rendering: pixelated; } .mark { font-weight: 700; }
 @media (max-width: 640px) { main { padding: 20px 14px 48px; } h1 { font-size: 23px; } .card { padding: 12px; }
   th, td { padding-right: 13px; } table { font-size: 13px; } .verdict { padding: 14px; } .claim { font-size: 19px; }
   .holds { font-size: 25px; } .forest .row { grid-template-columns: 1fr 78px; }
-  .forest .what { grid-column: 1 / -1; } .forest .axis .what { display: none; } }
+  .forest .what { grid-column: 1 / -1; } .forest .axis .what { display: none; }
+  .forest .row:not(.axis) svg { overflow: hidden; } .word { min-width: min(var(--min), 15ch); } }
 @media print { .scroll { overflow: visible; } .card, .sample { break-inside: avoid; } }
 """

@@ -33,7 +33,7 @@ def device() -> str:
   """What it ran on."""
   first = jax.devices()[0]
   cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-  return f'{first.device_kind}, {cores} cores' if first.platform == 'cpu' else f'{first.device_kind} x {jax.device_count()}'
+  return f'{first.device_kind}' + (f', {cores} cores' if first.platform == 'cpu' else f' x {jax.device_count()}')
 
 
 def add(folder: pathlib.Path, command: str) -> None:
@@ -53,7 +53,7 @@ def read(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def joined(notes: list[dict[str, Any]]) -> dict[str, Any]:
-  """{'commit', 'command', 'versions', 'device'} of several notes: commits and devices one after the other, else the last."""
+  """Several notes as one: commits and devices one after the other, of the rest the last."""
   if not notes:
     return {'commit': None, 'command': '', 'versions': {}, 'device': ''}
   each = {name: list(dict.fromkeys(str(note[name]) for note in notes)) for name in ('commit', 'device')}

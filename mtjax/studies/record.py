@@ -13,7 +13,8 @@ from mtjax.studies.conflict import mean_matrices
 from mtjax.studies.score_frame import ScoreFrame, by_seed, directions
 from mtjax.studies.verdict import CHOSEN, DELTA_M, Claim, all_of, claims_of, columns_of, measured, per_task
 
-_WORDS = {True: 'The claim holds', False: 'The claim does not hold', None: 'There is no evidence for or against the claim'}
+_WORDS = {True: 'The claim holds', False: 'The claim does not hold',
+          None: 'There is no evidence for or against the claim'}
 
 
 def make(runner: Any, frame: ScoreFrame) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def make(runner: Any, frame: ScoreFrame) -> dict[str, Any]:
   warnings: list[str] = []
   arms = {arm: record_arms.entry(runner, frame, arm, baselines, warnings) for arm in runner.arms}
   record_arms.add_ranks(frame, arms, study.metric, split)
-  claims = [_resolved(claim, chosen) for claim in claims_of(study.verdict, list(runner.study.arms) or list(runner.arms))]
+  claims = [_resolved(claim, chosen) for claim in claims_of(study.verdict, list(study.arms) or list(runner.arms))]
   found, missing = _claims(frame, claims, scored, study, baselines)
   holds = all_of([entry['holds'] for entry in found] + [None] * len(missing)) if claims else None
   if callable(study.verdict) and not isinstance(study.verdict, (str, Claim)):
@@ -57,8 +58,8 @@ def make(runner: Any, frame: ScoreFrame) -> dict[str, Any]:
   metric_text, higher = _metric_text(frame, study, scored)
   return {
     'study': runner.name, 'title': study.title or runner.name.replace('_', ' ').capitalize(), 'paper': study.paper,
-    'claim': study.claim, 'holds': holds, 'sentence': _sentence(holds, found, missing), 'metric': study.metric or 'first',
-    'metric_text': metric_text, 'higher_is_better': higher, 'split': split,
+    'claim': study.claim, 'holds': holds, 'sentence': _sentence(holds, found, missing),
+    'metric': study.metric or 'first', 'metric_text': metric_text, 'higher_is_better': higher, 'split': split,
     'selection': next(iter(frame.where(split=split).unique('selection')), study.selection), 'baseline': baselines,
     'arms': arms, 'best': record_arms.best(frame, study, baselines), 'comparisons': found + extra,
     'search': _search(runner, chosen) if study.search is not None else None, 'cells': cells,

@@ -1,4 +1,4 @@
-"""The arms of a study in its record: scores with intervals, change against the baseline, budgets, and which are best."""
+"""The arms of a study in its record: scores with intervals, change against the baseline, which are best."""
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,8 +20,8 @@ def entry(runner: Any, frame: ScoreFrame, arm: str, baselines: Mapping[str, str]
   status = 'finished' if set(states) == {'finished'} else 'partial' if rows else (
     'failed' if 'failed' in states else 'missing')
   made: dict[str, Any] = {
-    'status': status, 'n': 0, 'seeds': [], 'mean': None, 'interval': None, 'sd': None, 'iqm': None, 'iqm_interval': None,
-    'values': {}, 'delta_m': None, 'mean_rank': None, 'params': None, 'steps': None, 'seconds': None, 'tasks': {},
+    'status': status, 'n': 0, 'seeds': [], 'values': {}, 'mean': None, 'interval': None, 'sd': None, 'iqm': None,
+    'iqm_interval': None, 'delta_m': None, 'mean_rank': None, 'params': None, 'steps': None, 'seconds': None, 'tasks': {},
     'overrides': dict(runner.arms[arm]) if isinstance(runner.arms[arm], Mapping) else {}}
   if not rows:
     return made

@@ -14,8 +14,8 @@ from mtjax.studies import heatmap, html, plots
 
 MARKERS = ('o', 's', '^', 'D')
 WIDE = 50                       # times the smallest value, beyond which an axis is logarithmic
-_RINGS = (13, 20, 30, 42, 56)   # pixels from a point to the middle of its label
-_ANGLES = (45, 135, 315, 225, 90, 270, 0, 180)
+_RINGS = (14, 20, 30)           # pixels from a point to the middle of a label above it
+_SIDES = ((1, 0), (1, 0.75), (-1, 0.75), (1, -0.75), (-1, -0.75), (0, 1), (0, -1), (-1, 0))  # right, upper right, …
 _DISC = 6.5                     # pixels around a point that no label covers
 _SHAPES = {'o': ('circle', dict(cx=7, cy=7, r=5)), 's': ('rect', dict(x=2.5, y=2.5, width=9, height=9)),
            '^': ('polygon', dict(points='7,1.5 12.5,12 1.5,12')), 'D': ('polygon', dict(points='7,1 13,7 7,13 1,7'))}
@@ -67,7 +67,7 @@ def scatter(points: Sequence[Point], *, size: tuple[int, int], alt: str, path: S
     for point in points:
       hue = plots.COLORS[point.color]
       if len(point.small):
-        ax.plot(*zip(*point.small), linestyle='', marker=point.marker, markersize=3, color=hue, alpha=0.55,
+        ax.plot(*zip(*point.small), linestyle='', marker=point.marker, markersize=4.5, color=hue, alpha=0.5,
                 markeredgewidth=0, zorder=2)
       ax.plot([point.x], [point.y], linestyle='', marker=point.marker, markersize=9, color=hue, markeredgewidth=1.8,
               markerfacecolor=hue if point.filled else 'none', zorder=3)
@@ -169,9 +169,8 @@ def place_labels(own: Sequence[np.ndarray], widths: Sequence[float], points: np.
   for place, width in zip(own, widths):
     best, least = None, math.inf
     for ring, radius in enumerate(_RINGS):
-      for angle in _ANGLES:
-        dx = math.cos(math.radians(angle)) * (radius + width / 2 - 4)
-        dy = math.sin(math.radians(angle)) * radius
+      for right, up in _SIDES:
+        dx, dy = right * (radius - 4 + width / 2), up * radius
         x, y = place[0] + dx, place[1] + dy
         box = np.array([x - width / 2 - 2, y - 7, x + width / 2 + 2, y + 7])
         outside = (box[:2] < frame[:2]).any() or (box[2:] > frame[2:]).any()

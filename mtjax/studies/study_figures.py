@@ -18,12 +18,10 @@ import numpy as np
 from mtjax.studies import forest, heatmap, html, pareto, plots, scatter, study_tables
 from mtjax.studies.figures import curve_table
 from mtjax.studies.score_frame import ScoreFrame
-from mtjax.studies.study_tables import Verdict, arrow, columns, number, primary, show
+from mtjax.studies.study_tables import BEST, MANY, Verdict, arrow, columns, number, primary, show
 
-MANY = 24           # arms beyond which curves are drawn of the BEST only
-BEST = 8
 ROWS = 40           # of a forest plot
-_SIZE = (440, 230)
+_SIZE = (400, 210)    # on a telephone nearly its own size, so that numbers stay readable
 Place = tuple[float, float]
 
 
@@ -31,9 +29,12 @@ def table(content: study_tables.Table) -> html.Safe:
   """A table of a page: beneath a number its interval, the significantly best in bold."""
   def show_cell(cell, word):
     text = html.name(cell.text) if word else cell.text
+    if word:                                               # as wide as its name, so that a short one does not break
+      text = html.tag('span', text, class_='word', style=f'--min: {min(len(cell.text), 26)}ch')
     text = html.tag('b', text) if cell.best else text
     return html.join(text, html.tag('small', cell.beneath) if cell.beneath else None)
-  header = [show_cell(cell, i < content.words) for i, cell in enumerate(content.header)]
+  header = [html.join(html.tag('span', html.name(cell.text), class_='head') if len(cell.text) > 22 else cell.text,
+                      html.tag('small', cell.beneath) if cell.beneath else None) for cell in content.header]
   rows = [[show_cell(cell, i < content.words) for i, cell in enumerate(cells)] for cells in content.rows]
   return html.table(header, rows, text_columns=content.words)
 
@@ -47,7 +48,7 @@ def differences(verdict: Verdict) -> list[html.Safe] | None:
   for metric, entries in groups.items():
     first = entries[0]
     up = higher.get((first['task'], metric), verdict['higher_is_better'])
-    better, worse = ('left one better', 'right one better')
+    better, worse = 'first is better', 'second is better'
     rows = []
     for entry in entries[:ROWS]:
       low, high = entry.get('interval') or (None, None)
@@ -77,7 +78,7 @@ def curves(verdict: Verdict, frame: ScoreFrame) -> list[html.Safe] | None:
       continue
     end = max(step for line in lines for step in line.steps)
     up = columns(verdict)[task, metric]
-    panel = plots.panel(shown, xlim=(0, max(end, 1)), size=(440, 210), key=False, scale='linear' if up else 'wide',
+    panel = plots.panel(shown, xlim=(0, max(end, 1)), size=(400, 190), key=False, scale='linear' if up else 'wide',
                         alt=f'{task}: validation {metric} over steps of {", ".join(line.label for line in shown)}')
     figures.append(html.tag('figure', html.tag('h3', html.name(task), html.tag('span', f'{metric} {arrow(up)}',
                                                                                class_='muted note')),
@@ -85,6 +86,8 @@ def curves(verdict: Verdict, frame: ScoreFrame) -> list[html.Safe] | None:
   if not figures:
     return None
   note = 'Validation over steps: mean over seeds, with a band from the lowest to the highest seed.'
+  absent = [arm for arm in arms if arm not in {name for name, _, _ in known}]
+  note += f' Without validation scores: {", ".join(absent)}.' if absent else ''
   note += f' Drawn are the {BEST} best of {len(arms)} arms by validation; the tables have all.' * (len(arms) > MANY)
   return [html.tag('p', note, class_='muted caption'), _cards(figures)]
 
@@ -135,13 +138,15 @@ def diagnostics(verdict: Verdict) -> html.Safe | None:
         continue
       values = np.array([[number(value) for value in row] for row in found[key]], float)
       names = list(found['tasks'])
-      others = ~np.eye(len(names), dtype=bool)
-      limit = heatmap.nice_limit(values[others])
+      if key == 'cosine':
+        np.fill_diagonal(values, math.nan)                 # 1 by definition, and stronger than all the others
+      limit = heatmap.nice_limit(values)
       content = html.table(['task', *names], [[name, *(html.number(float(value), 3) for value in row)]
                                               for name, row in zip(names, values)])
       figures.append(html.tag(
         'figure', html.tag('h3', html.name(arm)), html.tag('p', title, class_='muted caption'),
-        heatmap.scale(limit, *ends), heatmap.matrix(values, names, limit=limit, alt=f'{arm}: {title}'),
+        heatmap.scale(limit, *ends),
+        heatmap.matrix(values, names, None if key == 'cosine' else names, limit=limit, alt=f'{arm}: {title}'),
         html.details('Numbers', content), class_='card'))
   return _cards(figures) if figures else None
 
@@ -168,8 +173,7 @@ def _two_tasks(verdict: Verdict, frame: ScoreFrame) -> html.Safe | None:
       by_seed.setdefault(row.arm, {}).setdefault(row.seed, {})[row.task] = float(row.value)
   places, small = {}, {}
   for name, arm in verdict['arms'].items():
-    entries = [(arm.get('tasks') or {}).get(task, {}).get(metric, {}) for task, metric in pairs]
-    places[name] = tuple(number(entry.get('mean')) for entry in entries)
+    places[name] = tuple(number(study_tables.score(arm, *pair).get('mean')) for pair in pairs)
     seeds = [tuple(own.get(task, math.nan) for task in tasks) for own in by_seed.get(name, {}).values()]
     small[name] = [place for place in seeds if all(map(math.isfinite, place))]
   labels = [f'{task} {metric}' for task, metric in pairs]
@@ -202,18 +206,23 @@ def _plane(title: str, verdict: Verdict, places: Mapping[str, Place], labels: Se
     color, marker = ('blue' if name in on_front else 'muted', 'o') if many else scatter.look(int(numbers[name]) - 1)
     points.append(scatter.Point(*places[name], numbers[name], color, marker, name in on_front,
                                 () if small is None else small[name]))
-  path = sorted(places[name] for name in on_front)
-  picture = scatter.scatter(points, size=_SIZE, alt=f'{title}: {labels[1]} over {labels[0]}', path=path)
   rows = []
   for name, place in places.items():
-    state = '✓' if name in on_front else '' if name in drawn else verdict['arms'][name]['status']
+    status = verdict['arms'][name]['status']
+    state = '✓' if name in on_front else '' if name in drawn or status == 'finished' else status
     rows.append([numbers[name], html.name(name), state, *map(_whole, place)])
   heads = [f'{label} {arrow(up)}' for label, up in zip(labels, higher)]
   content = html.table(['', 'arm', 'front', *heads], rows, text_columns=3)
-  note = f'Up: {heads[1]}. Across: {heads[0]}.' + (' Small: seeds; large: their mean.' if small else '')
-  named = [(point, name) for point, name in zip(points, drawn) if not many or name in on_front]
-  return html.tag('figure', html.tag('h3', title), html.tag('p', note, class_='muted caption'),
-                  scatter.legend(*zip(*named)), picture, html.details('Numbers', content), class_='card')
+  if len(drawn) > 1 and len({places[name][0] for name in drawn}) == 1:
+    note, picture = f'All have the same: {_whole(points[0].x)} {labels[0]}.', None
+  else:
+    note = f'Up: {heads[1]}. Across: {heads[0]}.' + (' Small: seeds; large: their mean.' if small else '')
+    note += ' The numbers of the arms are in the table.' if many else ''
+    path = sorted(places[name] for name in on_front)
+    picture = [None if many else scatter.legend(points, drawn),
+               scatter.scatter(points, size=_SIZE, alt=f'{title}: {labels[1]} over {labels[0]}', path=path)]
+  return html.tag('figure', html.tag('h3', title), html.tag('p', note, class_='muted caption'), picture,
+                  html.details('Numbers', content), class_='card')
 
 
 def _field(verdict: Verdict, field: str, text: str, scores: Mapping[str, float]) -> html.Safe:
@@ -232,7 +241,7 @@ def _field(verdict: Verdict, field: str, text: str, scores: Mapping[str, float])
   up = verdict['higher_is_better']
   log = ' (logarithmic)' if numeric and points and scatter.is_wide([point.x for point in points]) else ''
   note = f'{text}. Up: {found["split"]} score {arrow(up)}. Across: {field}{log}.'
-  picture = scatter.scatter(points, size=(440, 200), alt=f'{found["split"]} score over {field}',
+  picture = scatter.scatter(points, size=(400, 190), alt=f'{found["split"]} score over {field}',
                             categories=None if numeric else names) if points else html.tag(
     'p', 'No arm has a score.', class_='muted')
   order = sorted(scores, key=lambda arm: (float(values[arm]) if numeric and arm in drawn else math.inf,

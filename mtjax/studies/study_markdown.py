@@ -16,7 +16,7 @@ from mtjax.studies.score_frame import ScoreFrame
 from mtjax.studies.study_tables import Cell, Table, Verdict
 
 STEPS = 6           # rows of a table over steps
-_MARKS = {True: '✓', False: '✗', None: '–'}
+_MARKS = {True: '✓', False: '✗', None: '?'}
 _FOLDED = 12        # rows beyond which a table of cells is folded
 
 
@@ -29,7 +29,7 @@ def escape(text: str) -> str:
   """
   text = ' '.join(str(text).split())
   text = text.replace('&', '&amp;').replace('<', '&lt;').replace('>', '&gt;')
-  text = re.sub(r'([\\`*\[\]|$~])', r'\\\1', text)
+  text = re.sub(r'([\\`*|$~]|\](?=[(\[:]))', r'\\\1', text)           # an interval in brackets is no link
   return re.sub(r'(?<![^\W_])_|_(?![^\W_])', r'\\_', text)  # within a word an underscore is itself
 
 
@@ -62,14 +62,14 @@ def markdown(verdict: Verdict, frame: ScoreFrame) -> str:
   parts.append(_block(verdict['command']))
   if verdict['warnings']:
     parts += ['## Warnings', _bullets(verdict['warnings'])]
-  parts += ['## Scores', 'Mean over seeds with its 95 % interval. Bold: significantly the best, after Holm.']
+  parts += ['## Scores', study_tables.how_to_read(verdict)]
   parts.append(table(study_tables.arms_table(verdict)))
   for content in study_tables.task_tables(verdict):
     parts += [f'### {escape(content.title)}', table(content)]
   if content := study_tables.changes_table(verdict):
     parts += [f'### {content.title}', 'Above 0: better than the baseline.', table(content)]
   parts += _comparisons(verdict) + _search(verdict) + _validation(verdict, frame)
-  parts += ['## Cells', _folded(study_tables.cells_table(verdict))]
+  parts += ['## Cells', _folded(study_tables.cells_table(verdict))] if verdict['cells'] else []
   parts += ['## Settings', _bullets(f'{name}: {value}' for name, value in study_tables.settings(verdict).items()),
             table(study_tables.overrides_table(verdict))]
   return '\n\n'.join(parts) + '\n'
@@ -96,8 +96,6 @@ def _bullets(lines) -> str:
 
 
 def _folded(content: Table) -> str:
-  if not content.rows:
-    return 'None.'
   failed = sum(row[2].text != 'finished' for row in content.rows)
   summary = f'{len(content.rows)} cells, {failed} of them not finished'
   if len(content.rows) <= _FOLDED:
@@ -107,7 +105,7 @@ def _folded(content: Table) -> str:
 
 def _comparisons(verdict: Verdict) -> list[str]:
   if not verdict['comparisons']:
-    return ['## Comparisons', 'None.']
+    return []
   lines = []
   for entry in verdict['comparisons']:
     notes = [note for note in entry.get('warnings') or [] if note not in verdict['warnings']]
@@ -128,19 +126,24 @@ def _search(verdict: Verdict) -> list[str]:
 
 def _validation(verdict: Verdict, frame: ScoreFrame) -> list[str]:
   """Means over seeds at a few steps, the first and the last among them."""
-  known, parts = study_tables.curves(frame, 'validation'), []
-  arms = list(verdict['arms'])
+  known, parts, arms = study_tables.curves(frame, 'validation'), [], list(verdict['arms'])
+  note = 'Mean over seeds.'
+  if len(arms) > study_tables.MANY:
+    note += f' The {study_tables.BEST} best of {len(arms)} arms by validation.'
+    arms = study_tables.ranking(verdict, frame)[:study_tables.BEST]
   for task in dict.fromkeys(task for task, _ in study_tables.columns(verdict)):
     metric = study_tables.primary(verdict, task)
     own = {arm: known.get((arm, task, metric), {}) for arm in arms}
     steps = sorted({step for points in own.values() for step in points})
     if not steps:
       continue
-    rows = [[Cell(arm), *(Cell(study_tables.show(study_tables.mean(points[step].values())) if step in points else '')
-                          for step in _spread(steps))] for arm, points in own.items()]
+    def say(arm, step, own=own):
+      failed = not own[arm] and verdict['arms'][arm]['status'] == 'failed'
+      return 'failed' if failed else study_tables.show(study_tables.mean(own[arm].get(step, {}).values()))
+    rows = [[Cell(arm), *(Cell(say(arm, step)) for step in _spread(steps))] for arm in arms]
     header = [Cell('arm'), *(Cell(f'step {html.number(step)}') for step in _spread(steps))]
     parts += [f'### {escape(task)}: {escape(metric)}', table(Table(task, header, rows))]
-  return ['## Validation over steps', 'Mean over seeds.', *parts] if parts else []
+  return ['## Validation over steps', note, *parts] if parts else []
 
 
 def _spread(steps: Sequence[int]) -> list[int]:

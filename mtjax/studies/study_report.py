@@ -18,7 +18,7 @@ _SIGNS = {True: ('✓', 'finished'), False: ('✗', 'failed'), None: ('?', 'unkn
 
 def write_study_report(folder: str | os.PathLike, verdict: Verdict,
                        frame: ScoreFrame) -> tuple[pathlib.Path, pathlib.Path]:
-  """Writes `folder/report.md` and `folder/report.html`, each in one replacement, and returns their paths.
+  """Writes `folder/report.md`, then `folder/report.html`, each in one replacement, and returns their paths.
 
   Args:
     folder: of the study; made where it is missing.
@@ -26,17 +26,18 @@ def write_study_report(folder: str | os.PathLike, verdict: Verdict,
     frame: the scores of every evaluation: validation at many steps, the judged split at one step a run.
 
   Raises:
-    ImportError: matplotlib is not installed.
+    ImportError: matplotlib is not installed, which only the page needs.
     ValueError: the verdict lacks a key.
   """
   folder = pathlib.Path(folder)
-  pages = {'report.md': markdown(verdict, frame), 'report.html': render(verdict, frame)}
-  folder.mkdir(parents=True, exist_ok=True)
-  for name, text in pages.items():
-    temporary = folder / f'{name}.tmp'
+  paths = folder / 'report.md', folder / 'report.html'
+  for path, write in zip(paths, (markdown, render)):
+    text = write(verdict, frame)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + '.tmp')
     temporary.write_text(text, encoding='utf-8')
-    os.replace(temporary, folder / name)
-  return folder / 'report.md', folder / 'report.html'
+    os.replace(temporary, path)
+  return paths
 
 
 def render(verdict: Verdict, frame: ScoreFrame) -> str:
@@ -81,11 +82,13 @@ def _warnings(verdict: Verdict) -> Any:
 
 
 def _scores(verdict: Verdict) -> list[html.Safe]:
-  note = (f'On {verdict["split"]}: mean over n seeds, beneath it the 95 % interval. Bold: significantly the best, '
-          'after Holm. ↑\u00a0more is better, ↓\u00a0less is better.')
-  parts = [html.tag('p', note, class_='muted'), study_figures.table(study_tables.arms_table(verdict))]
+  parts = [html.tag('p', study_tables.how_to_read(verdict), class_='muted'),
+           study_figures.table(study_tables.arms_table(verdict))]
   for content in study_tables.task_tables(verdict):
-    parts += [html.tag('h3', content.title, style='margin-top: 20px'), study_figures.table(content)]
+    if len(verdict['arms']) > study_tables.MANY:
+      parts.append(html.details(f'{content.title} of each arm and task', study_figures.table(content)))
+    else:
+      parts += [html.tag('h3', content.title, style='margin-top: 20px'), study_figures.table(content)]
   return parts
 
 
@@ -116,5 +119,7 @@ def _cells(verdict: Verdict) -> html.Safe | None:
 
 
 def _settings(verdict: Verdict) -> list[html.Safe]:
-  return [html.facts(study_tables.settings(verdict)), html.tag('h3', 'What each arm changes', style='margin-top: 20px'),
-          study_figures.table(study_tables.overrides_table(verdict))]
+  overrides = study_tables.overrides_table(verdict)
+  few = len(overrides.rows) <= study_tables.MANY
+  return [html.facts(study_tables.settings(verdict)),
+          html.details(overrides.title, study_figures.table(overrides), open_=few)]

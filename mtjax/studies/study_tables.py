@@ -21,6 +21,8 @@ KEYS = ('study', 'title', 'paper', 'claim', 'holds', 'sentence', 'metric', 'metr
         'versions', 'device', 'seeds', 'smoke')
 HOLDS = {True: 'Holds', False: 'Does not hold', None: 'No evidence'}
 SMOKE = 'This was a smoke run of a few steps: its numbers mean nothing.'
+MANY = 24           # arms beyond which curves are shown of the BEST only, by validation
+BEST = 8
 WIDE = 8            # arms beyond which a table of tasks and arms has the arms as its rows
 Verdict = Mapping[str, Any]
 Curve = dict[int, dict[int, float]]
@@ -62,23 +64,29 @@ def number(value: Any) -> float:
     return math.nan
 
 
-def show(value: Any, sign: bool = False) -> str:
+def show(value: Any, sign: bool = False, digits: int = 4) -> str:
   """A number for reading, with its sign where that matters."""
   whole = isinstance(value, int) and not isinstance(value, bool)
-  text = html.number(value if whole else number(value))
+  text = html.number(value if whole else number(value), digits)
   return f'+{text}' if sign and number(value) > 0 else text
 
 
-def span(interval: Any, sign: bool = False) -> str:
+def span(interval: Any, sign: bool = False, digits: int = 4) -> str:
   """[0.91, 0.93]; nothing where there is no interval."""
   if not interval or not all(math.isfinite(number(edge)) for edge in interval):
     return ''
-  low, high = (show(edge, sign) for edge in interval)
+  low, high = (show(edge, sign, digits) for edge in interval)
   return f'[{low}, {high}]'
 
 
 def arrow(higher_is_better: bool) -> str:
   return '↑' if higher_is_better else '↓'
+
+
+def how_to_read(verdict: Verdict) -> str:
+  """What stands in the tables of scores."""
+  return (f'On {verdict["split"]}: mean over n seeds, beneath it the 95 % interval. Bold: significantly the best, '
+          'after Holm. ↑\u00a0more is better, ↓\u00a0less is better.')
 
 
 def paper_title(verdict: Verdict) -> str | None:
@@ -92,9 +100,15 @@ def columns(verdict: Verdict) -> dict[tuple[str, str], bool]:
   found: dict[tuple[str, str], bool] = {}
   for arm in verdict['arms'].values():
     for task, metrics in (arm.get('tasks') or {}).items():
-      for metric, entry in metrics.items():
-        found.setdefault((task, metric), entry.get('higher_is_better', True))
+      for metric in metrics or {}:
+        if entry := score(arm, task, metric):
+          found.setdefault((task, metric), entry['higher_is_better'])
   return found
+
+
+def score(arm: Mapping[str, Any], task: str, metric: str) -> Mapping[str, Any]:
+  """What the verdict has of one metric of one task of an arm; nothing where it was not measured."""
+  return ((arm.get('tasks') or {}).get(task) or {}).get(metric) or {}
 
 
 def primary(verdict: Verdict, task: str) -> str | None:
@@ -119,7 +133,8 @@ def arms_table(verdict: Verdict) -> Table:
            Cell(show(arm.get('iqm')), span(arm.get('iqm_interval')))]
     for key, shown in (('delta_m', changed), ('mean_rank', ranked)):
       entry = arm.get(key) or {}
-      row += [Cell(show(entry.get('mean'), key == 'delta_m'), span(entry.get('interval'), key == 'delta_m'))] * shown
+      style = dict(sign=key == 'delta_m', digits=3)
+      row += [Cell(show(entry.get('mean'), **style), span(entry.get('interval'), **style))] * shown
     seconds = number(arm.get('seconds'))
     rows.append(row + [Cell(show(arm.get('params'))), Cell(show(arm.get('steps'))), Cell(html.number(seconds, 3))])
   return Table('Arms', [head if isinstance(head, Cell) else Cell(head) for head in header], rows, words=2)
@@ -134,13 +149,13 @@ def task_tables(verdict: Verdict) -> list[Table]:
 
   def cell(name, task, metric):
     arm = arms[name]
-    entry = (arm.get('tasks') or {}).get(task, {}).get(metric)
-    if entry is None:
+    entry = score(arm, task, metric)
+    if not entry:
       return Cell('failed' if arm['status'] == 'failed' else '–')
     beneath = span(entry.get('interval'))
     if entry.get('n') != arm.get('n'):
       beneath = f'{beneath} n = {show(entry.get("n"))}'.strip()
-    return Cell(show(entry.get('mean')), beneath, best.get(task, {}).get(metric) == name)
+    return Cell(show(entry.get('mean')), beneath, (best.get(task) or {}).get(metric) == name)
 
   tables = []
   for (metric, higher), tasks in groups.items():
@@ -161,21 +176,21 @@ def changes_table(verdict: Verdict) -> Table | None:
   pairs = list(columns(verdict))
   if not any(arm.get('delta_m') for arm in verdict['arms'].values()):
     return None
-  rows = [[Cell(name), *(Cell(show(change(arm, *pair), sign=True)) for pair in pairs)]
-          for name, arm in verdict['arms'].items()]
+  say = lambda arm, pair: 'failed' if arm['status'] == 'failed' else show(change(arm, *pair), sign=True, digits=3)
+  rows = [[Cell(name), *(Cell(say(arm, pair)) for pair in pairs)] for name, arm in verdict['arms'].items()]
   heads = map(Cell, ('arm', *column_labels(pairs)))
   return Table('Change against the baseline, %', list(heads), rows)
 
 
 def change(arm: Mapping[str, Any], task: str, metric: str) -> float:
   """Percent by which an arm is better than its baseline, below 0 where worse; NaN where unknown."""
-  return number((arm.get('tasks') or {}).get(task, {}).get(metric, {}).get('change'))
+  return number(score(arm, task, metric).get('change'))
 
 
 def column_labels(pairs: Sequence[tuple[str, str]]) -> list[str]:
-  """The task's name where it has one metric, else task and metric."""
+  """The task's name where it has one metric, else metric and task: what a picture cuts is the end."""
   tasks = [task for task, _ in pairs]
-  return [task if tasks.count(task) == 1 else f'{task} {metric}' for task, metric in pairs]
+  return [task if tasks.count(task) == 1 else f'{metric}: {task}' for task, metric in pairs]
 
 
 def comparison_name(entry: Mapping[str, Any]) -> str:
@@ -185,7 +200,7 @@ def comparison_name(entry: Mapping[str, Any]) -> str:
 
 def comparison_table(verdict: Verdict) -> Table:
   header = ['a', 'b', 'on', 'metric', 'role', 'verdict', 'holds', 'a − b', '95 % interval', 'p (Holm)', 'd_z',
-            'minimal detectable', 'n']
+            'detectable', 'n']
   rows = [[entry['a'], entry['b'], entry['task'] or 'study’s score', entry['metric'], entry.get('role') or '–',
            entry.get('verdict') or '–', {True: 'yes', False: 'no'}.get(entry.get('holds'), '–'),
            show(entry.get('difference'), sign=True), span(entry.get('interval'), sign=True) or '–',

@@ -184,7 +184,7 @@ def table(frame: ScoreFrame, arm: str, metric: str | None, baseline: str | None 
     raise ValueError(f"The metric {metric or 'of each task'} is {', '.join('/'.join(c) for c in columns)}: of some more "
                      "is better, of others less, so their mean means nothing. Use metric='delta_m'.")
   seeds = sorted(set.intersection(*(set(scores[column]) for column in columns)))
-  values = np.array([[scores[column][seed] for column in columns] for seed in seeds]).reshape(len(seeds), len(columns))
+  values = np.array([[scores[column][seed] for column in columns] for seed in seeds]).reshape(-1, len(columns))
   return Table(values, columns, seeds, higher[columns[0]])
 
 
@@ -247,7 +247,8 @@ def best_arm(values: Mapping[str, Mapping[int, float]], higher: bool, level: flo
   for arm in means:
     seeds = sorted(set(values[first]) & set(values[arm]))
     if arm != first and seeds:
-      found[arm] = compare_values([values[first][s] for s in seeds], [values[arm][s] for s in seeds], higher, level=level)
+      pair = [[values[name][seed] for seed in seeds] for name in (first, arm)]
+      found[arm] = compare_values(*pair, higher, level=level)
   adjusted = significance.holm({arm: entry.p for arm, entry in found.items()})
   good = len(found) == len(means) - 1 and all(p is not None and p < 1 - level for p in adjusted.values())
   return first if good else None

@@ -89,6 +89,26 @@ def test_small_values_have_a_place_more_where_it_fits():
   assert heatmap.matrix(values, ['a', 'b'], limit=0.1, alt='x').count('>0.00<') == 2      # no −0.00
 
 
+@pytest.mark.parametrize('rows, columns', [(1, 12), (12, 1), (3, 2), (30, 20)])
+def test_rows_and_columns_may_differ(rows, columns):
+  values = np.random.default_rng(0).uniform(-30, 30, (rows, columns))
+  svg = heatmap.matrix(values, [f'method_{i}_of_many' for i in range(rows)], LONG[:columns], limit=30, alt='x')
+  width, height = map(float, re.search('viewBox="0 0 ([0-9]+) ([0-9]+)"', svg).groups())
+  found = boxes(svg)
+  assert len(found) == rows + columns and width <= heatmap.WIDTH and svg.count('<rect') == rows * columns
+  assert all(apart(a, b) for a, b in itertools.combinations(found, 2))
+  assert all(-1 <= corners.min() and corners[:, 0].max() <= width + 1 and corners[:, 1].max() <= height for corners in found)
+  assert svg.count(f'<title>method_{rows - 1}_of_many, {LONG[columns - 1]}: ') == 1
+
+
+@pytest.mark.parametrize('columns', [2, 7, 11, 14])
+def test_percents_keep_their_digits(columns):
+  """One place where it fits, none where not; 10.4 never loses its 0, and the diagonal of a rectangle counts."""
+  svg = heatmap.matrix(np.full((1, columns), -10.4), ['a'], SHORT[:columns], limit=20, alt='x')
+  shown = re.findall(r'font-size="[0-9.]+" style="fill: var\(--ink\)">([^<]+)<', svg)
+  assert len(shown) == columns and set(shown) <= {'−10.4', '−10'} and len(set(shown)) == 1
+
+
 def test_limits_are_round():
   assert heatmap.nice_limit([0.01, -0.03]) == 0.05
   assert heatmap.nice_limit([-0.16, math.nan]) == 0.2

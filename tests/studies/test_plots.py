@@ -75,6 +75,17 @@ def test_axes_by_wish():
   assert -1.0 in ticks(below)
 
 
+def test_a_band_is_shaded_and_within_the_axis():
+  pytest.importorskip('matplotlib')
+  kwargs = dict(xlim=(0, 2), size=(340, 150), alt='x', key=False)
+  line = plots.Line('accuracy', [0, 1, 2], [0.5, 0.6, 0.7])
+  plain = plots.panel([line], **kwargs)
+  banded = plots.panel([line._replace(band=([0.0, 0.1, math.nan], [1.0, 1.0, math.nan]))], **kwargs)
+  assert 'PolyCollection' not in plain and banded.count('PolyCollection') == 1
+  assert max(ticks(plain)[3:]) <= 0.7 and 1.0 in ticks(banded)
+  assert 'fill: var(--blue, #0072b2)' in banded and 'not finite' not in banded
+
+
 def test_a_legend_beside_a_panel():
   lines = [plots.Line('a_<b>', [0], [1.0], *look) for look in plots.looks(3)]
   legend = plots.legend(lines)

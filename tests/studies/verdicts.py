@@ -7,6 +7,8 @@ COMMAND = 'python -m mtjax.study --study=experiments/studies/made_up.py --workdi
 
 
 def interval(values):
+  if len(values) < 2:
+    return None
   half = 2.776 * np.std(values, ddof=1) / len(values) ** 0.5     # Student's t, 4 degrees of freedom
   return [float(np.mean(values) - half), float(np.mean(values) + half)]
 
@@ -45,7 +47,7 @@ def study(arms=('new', 'old'), tasks=('left', 'right'), *, metrics=('accuracy',)
       delta_m=None if baseline in (None, arm) or broken else dict(mean=1.1 - i, interval=[0.9 - i, 1.3 - i]),
       mean_rank=None if broken else dict(mean=1.0 + i, interval=[1.0 + i, 1.2 + i]),
       params=None if broken else 100_000 + 10_000 * i, steps=None if broken else steps[-1],
-      seconds=None if broken else 12.5 - 2 * i, overrides={} if i == 0 else {'aggregator.name': arm}, tasks=scores)
+      seconds=None if broken else 12.5 / (i + 1), overrides={} if i == 0 else {'aggregator.name': arm}, tasks=scores)
   a, b = arms[0], arms[1]
   verdict = dict(
     study='made_up', title='A made-up study', paper='ftl', claim=f'{a} is better than {b}.', holds=True,
