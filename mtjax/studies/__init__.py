@@ -16,5 +16,9 @@ Nothing is imported here, since `import mtjax` passes by and need not wait for s
     significance     paired_t, wilcoxon, sign_flip, mcnemar, holm, friedman, minimal_detectable_effect
     power            coverage, power_table, null_rates
     run_report       the page of one run
+    search           the arms of a sweep: grid, Search, Choice, Uniform, arm_name
+    verdict          when a claim holds: better, not_worse, table, best_arm
+    record           verdict.json of a study
     study_report     the page of a study, and its Markdown: write_study_report, render, markdown
+    index            the page of all studies: write_index
 """

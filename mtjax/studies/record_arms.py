@@ -21,8 +21,8 @@ def entry(runner: Any, frame: ScoreFrame, arm: str, baselines: Mapping[str, str]
     'failed' if 'failed' in states else 'missing')
   made: dict[str, Any] = {
     'status': status, 'n': 0, 'seeds': [], 'values': {}, 'mean': None, 'interval': None, 'sd': None, 'iqm': None,
-    'iqm_interval': None, 'delta_m': None, 'mean_rank': None, 'params': None, 'steps': None, 'seconds': None, 'tasks': {},
-    'overrides': dict(runner.arms[arm]) if isinstance(runner.arms[arm], Mapping) else {}}
+    'iqm_interval': None, 'delta_m': None, 'mean_rank': None, 'params': None, 'steps': None, 'seconds': None,
+    'tasks': {}, 'overrides': dict(runner.arms[arm]) if isinstance(runner.arms[arm], Mapping) else {}}
   if not rows:
     return made
   base = baselines.get(arm, arm if arm in baselines.values() else None)

@@ -181,10 +181,11 @@ def table(frame: ScoreFrame, arm: str, metric: str | None, baseline: str | None 
     return _delta_m(frame, scores, higher, metric, arm, baseline, split)
   columns = columns_of(scores, metric, arm)
   if len({higher[column] for column in columns}) > 1:
-    raise ValueError(f"The metric {metric or 'of each task'} is {', '.join('/'.join(c) for c in columns)}: of some more "
-                     "is better, of others less, so their mean means nothing. Use metric='delta_m'.")
+    names = ', '.join('/'.join(column) for column in columns)
+    raise ValueError(f"The metric {metric or 'of each task'} is {names}: of some more is better, of others less, so "
+                     "their mean means nothing. Use metric='delta_m'.")
   seeds = sorted(set.intersection(*(set(scores[column]) for column in columns)))
-  values = np.array([[scores[column][seed] for column in columns] for seed in seeds]).reshape(-1, len(columns))
+  values = _cube(scores, columns, seeds)
   return Table(values, columns, seeds, higher[columns[0]])
 
 
@@ -278,12 +279,16 @@ def _delta_m(frame, scores, higher, metric, arm, baseline, split) -> Table:
   if missing := [column for column in columns if column not in base]:
     raise ValueError(f"The baseline '{baseline}' has no {'/'.join(missing[0])}, which arm '{arm}' has.")
   seeds = sorted(set.intersection(*(set(scores[column]) & set(base[column]) for column in columns)))
-  values, against = (np.array([[own[column][seed] for column in columns] for seed in seeds]).reshape(len(seeds), -1)
-                     for own in (scores, base))
+  values, against = (_cube(own, columns, seeds) for own in (scores, base))
   change = 100 * relative_change(values, against, [higher[column] for column in columns])
   tasks = list(dict.fromkeys(task for task, _ in columns))
   means = np.stack([change[:, [t == task for t, _ in columns]].mean(1) for task in tasks], axis=1)
   return Table(means, [(task, 'delta_m') for task in tasks], seeds, True)
+
+
+def _cube(scores, columns, seeds) -> np.ndarray:
+  """[S, M]."""
+  return np.array([[scores[column][seed] for column in columns] for seed in seeds]).reshape(-1, len(columns))
 
 
 def _pair(interval) -> list[float] | None:

@@ -3,7 +3,7 @@ r"""Runs a study and says whether its claim holds: arms x seeds, a verdict, a re
   python -m mtjax.study --study=experiments/studies/sharing_multimnist.py --workdir=runs/sharing_multimnist
 
 The file has get_study() -> mtjax.study.Study. Runs that are missing are run, with the seeds side by side; the same
-command goes on after a kill, and tries failed runs again. Writes DIR/verdict.json, report.md, report.html, scores.jsonl.
+command goes on after a kill, and tries failed runs again. Writes verdict.json, report.md, report.html, scores.jsonl.
 
   --smoke                a few steps of two seeds of every arm, in DIR/smoke
   --seeds=10             or --seeds=0,3,7, in place of the study's
@@ -98,7 +98,7 @@ def publish(folder: pathlib.Path, results: str | os.PathLike, name: str) -> path
 
 
 def _spread_over_cores() -> None:
-  """One virtual CPU device a core, so that seeds go side by side; nothing where there is an accelerator or a setting."""
+  """One virtual CPU device a core, so that seeds go side by side; where the user has set their number, nothing."""
   if 'xla_force_host_platform_device_count' not in os.environ.get('XLA_FLAGS', ''):
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     try:

@@ -8,8 +8,8 @@
 
 An arm is what it changes in the config: {field: value}, where a dotted field ('optimizer.lr') sets one number and a
 plain one ('encoder') replaces the whole component; or a function of the seed that gives such a dict, in which 'seed' is
-what is trained with in place of the study's; or several runs which together are one arm (`Parts`, `single_task`). Arms have the same seeds, and with a seed the same initialisation
-and order of data; their budget is the config's `steps`.
+what is trained with in place of the study's; or several runs which together are one arm (`Parts`, `single_task`). Arms
+have the same seeds, and with a seed the same initialisation and order of data; their budget is the config's `steps`.
 """
 import copy
 import dataclasses

@@ -102,7 +102,7 @@ class Runner:
     return self.folder.joinpath('cells', *parts)
 
   def run_cells(self, cells: Sequence[Cell]) -> None:
-    """Runs the unfinished ones, group by group. Raises ValueError for a config that cannot be built, before any runs."""
+    """Runs the unfinished ones, group by group. Raises ValueError before any, where a config cannot be built."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
       self._check_unchanged(cell)
@@ -203,8 +203,8 @@ class Runner:
     if path.exists():
       complete = to_dict(experiment.default_config()) | cell.config
       if changed := differences(json.loads(path.read_text()), complete):
-        raise ValueError(f"{_title(cell)}, seed {cell.seed} was run before with another config. Use another workdir, or "
-                         'undo the difference in' + ''.join(f'\n  {line}' for line in changed))
+        raise ValueError(f'{_title(cell)}, seed {cell.seed} was run before with another config. Use another workdir, '
+                         'or undo the difference in' + ''.join(f'\n  {line}' for line in changed))
 
   # --- scores
 

@@ -42,8 +42,7 @@ class Stage:
     engine: what makes one update of the tasks' gradients; None = the gradient of the plain weighted sum.
     schedule: the learning rate as a function of the step within the stage.
     enter: the state at the end of the stage before -> the state at the start of this one.
-    update: (state, batch, rng) -> state, compiled; the state is donated. Stages of runs that differ in their seeds share
-      it.
+    update: (state, batch, rng) -> state, compiled; the state is donated. Runs that differ in their seeds share it.
     evaluate: (params, split) -> {'eval/…': value}.
     rng: of dropout and of whatever the method draws.
   """

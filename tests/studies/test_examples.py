@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 MODULES = ['across_tasks', 'aggregates', 'compare', 'continual', 'delta_m', 'factor_splits', 'intervals', 'pareto', 'power', 'score_frame', 'search', 'selection',
-           'significance', 'study_markdown', 'transfer']
+           'significance', 'study_markdown', 'transfer', 'verdict']
 
 
 @pytest.mark.parametrize('name', MODULES)
