@@ -1,5 +1,6 @@
 """What the entry points share: logging, errors as messages, tables."""
 import logging
+import os
 import pathlib
 import shlex
 import sys
@@ -23,6 +24,7 @@ def run(main: Callable[[list[str]], None], parse_flags: bool = True) -> None:
 
   def guarded(argv: list[str]) -> None:
     show_log()
+    cache_programs()
     if not flags.FLAGS['verbosity'].present:
       absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells a line a file at INFO
     try:
@@ -43,6 +45,17 @@ def run(main: Callable[[list[str]], None], parse_flags: bool = True) -> None:
       raise
     print(f'Unknown config key {error.args[0]}', file=sys.stderr)
     sys.exit(1)
+
+
+def cache_programs() -> None:
+  """Keeps compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR says where.
+
+  So a second run of a config, and runs of a study that differ in data or numbers alone, begin at once.
+  """
+  if not jax.config.jax_compilation_cache_dir:
+    cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
+    jax.config.update('jax_compilation_cache_dir', str(cache / 'mtjax' / 'compiled'))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
 def show_log() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -54,7 +55,7 @@ METRICS = Registry('metric', {name: f'mtjax.metrics:{name}' for name in (
   'map_at_k', 'mse', 'mae', 'rmse', 'r2', 'pearson', 'spearman', 'concordance_index', 'miou', 'pixel_accuracy',
   'depth_abs', 'depth_rel', 'depth_rmse', 'depth_delta', 'mean_angle', 'median_angle', 'angle_within', 'ods_f',
   'boundary_f', 'exact_match', 'token_f1', 'wer', 'rouge1', 'rouge2', 'rouge_l', 'bleu', 'chrf', 'ter')})
-FORMATS = Registry('format', {'bytes': 'mtjax.data.formats:Bytes'})
+FORMATS = Registry('format', {'bytes': 'mtjax.data.formats:Bytes', 'hashed_words': 'mtjax.data.formats:HashedWords'})
 SOURCES = Registry('data set', sources.SOURCES)
 
 _TASK_KEYS = ('label', 'head', 'loss', 'metrics', 'weight', 'stream', 'rows')
@@ -148,7 +149,12 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
 
   rng = jax.device_put(jax.random.key(config['seed']), replicated(mesh))
   example = {name: stream.train_batch(0, slice(0, 1)) for name, stream in streams.items()}
-  init_params = lambda rng: objective.init(stream_key(rng, 'params'), example)
+  blank = jax.tree.map(lambda x: (x.shape, x.dtype), example)  # zeros: the program of two data sets is then the same
+
+  def init_params(rng):
+    zeros = jax.tree.map(lambda spec: jnp.zeros(*spec), blank, is_leaf=lambda x: isinstance(x, tuple))
+    return objective.init(stream_key(rng, 'params'), zeros)
+
   shapes = jax.eval_shape(init_params, rng)
   evaluator = Evaluator(objective, streams, _weights(tasks, {}), mesh, data['eval_batch_size'])
   stages, begins = [], []
@@ -160,7 +166,7 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   return Run(config=config, mesh=mesh, streams=streams, objective=objective, stages=stages,
              settings=_settings(config, tasks), evaluator=evaluator, workdir=workdir, command=command,
              init_fn=jax.jit(lambda rng: begins[0](init_params(rng)), out_shardings=everywhere(mesh)),
-             abstract_fn=lambda stage: jax.eval_shape(lambda: begins[stage](init_params(rng))))
+             abstract_fn=functools.cache(lambda stage: jax.eval_shape(lambda: begins[stage](init_params(rng)))))
 
 
 def load_run(workdir: str | pathlib.Path) -> Run:

@@ -47,7 +47,7 @@ def run_of(split: Split, names: list[str]) -> dict:
   data = {'streams': {'grid': dict(mixture={name: dict(name=SOURCE, config=name, weight=1.0) for name in names},
                                    block_size=len(names), batch_size=64)}}
   return {'data': {'streams': {'grid': dict(name=SOURCE, config=target, batch_size=64)}},
-          'tasks': {target: dict(label='answer', stream='grid', head=dict(name='classification', classes=len(ANSWERS)),
+          'tasks': {'answer': dict(label='answer', stream='grid', head=dict(name='classification', classes=len(ANSWERS)),
                                  loss='softmax_xent', metrics=('accuracy',))},
           'stages.0.data': data}
 

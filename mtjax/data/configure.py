@@ -1,4 +1,5 @@
 """`config.data` -> streams. Which fields there are, `mtjax.experiment.default_config` says."""
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,10 @@ def complete(data: Mapping[str, Any], where: str = 'data') -> dict[str, Any]:
           'in_memory_mb': data.get('in_memory_mb'), 'streams': streams}
 
 
+# {what was opened: the data set}, as long as some run holds it: streams, stages and runs share what they read.
+_OPENED: weakref.WeakValueDictionary[str, load.DataSet] = weakref.WeakValueDictionary()
+
+
 class StreamFactory:
   """Makes streams from completed configs; a data set is opened once, however many streams and stages read it.
 
@@ -53,7 +58,6 @@ class StreamFactory:
 
   def __init__(self, sources: Registry, formats: Registry, devices: int):
     self._sources, self._formats, self._devices = sources, formats, devices
-    self._opened: dict[str, load.DataSet] = {}
 
   def __call__(self, data: Mapping[str, Any], labels: Mapping[str, tuple[str, ...]]) -> dict[str, Stream]:
     """{name: stream}.
@@ -96,12 +100,12 @@ class StreamFactory:
     """(data set, its default inputs)."""
     builder, inputs, default_formats = self._builder(entry, where)
     formats = to_dict(format_spec) or default_formats
-    key = repr((entry.get('name'), entry.get('config'), entry.get('splits'), formats))
-    if key not in self._opened:
+    key = repr((entry.get('name'), entry.get('config'), entry.get('splits'), formats, in_memory_mb, builder.data_dir))
+    if (opened := _OPENED.get(key)) is None:
       built = {column: self._formats.build(spec, f'{where}.format.{column}') for column, spec in formats.items()}
       bound = {} if in_memory_mb is None else {'in_memory_bytes': in_memory_mb << 20}
-      self._opened[key] = load.open_data_set(builder, splits=entry.get('splits'), formats=built, **bound)
-    return self._opened[key], inputs
+      opened = _OPENED[key] = load.open_data_set(builder, splits=entry.get('splits'), formats=built, **bound)
+    return opened, inputs
 
   def _builder(self, entry: Mapping[str, Any], where: str) -> tuple[Any, Any, dict]:
     """(TFDS builder, default inputs, default formats)."""

@@ -50,3 +50,37 @@ class Bytes:
 def decode_bytes(tokens: np.ndarray) -> str:
   """The text of one row of `Bytes` ids; marks and padding are dropped, undecodable bytes replaced."""
   return bytes(int(t) - FIRST_BYTE for t in tokens if t >= FIRST_BYTE).decode('utf-8', 'replace')
+
+
+@dataclasses.dataclass(frozen=True)
+class HashedWords:
+  """Text as a bag of words and of word n-grams, hashed: float32 [N, features], rows of length 1 (0 of an empty text).
+
+  Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", ICML 2009, https://arxiv.org/abs/0902.2206:
+  each n-gram adds its sign (by a second hash) at its hash modulo `features`. Lower case, words of two letters or more.
+
+  Args:
+    column: a text column.
+    features: width of the row.
+    ngrams: the longest run of words that counts as one; 1 = words alone.
+  """
+
+  column: str
+  features: int = 4096
+  ngrams: int = 2
+
+  def __post_init__(self):
+    if self.features < 2 or self.ngrams < 1:
+      raise ValueError(f'hashed_words needs features >= 2 and ngrams >= 1, got {self.features} and {self.ngrams}.')
+
+  @property
+  def columns(self) -> tuple[str, ...]:
+    """The columns that are read."""
+    return (self.column,)
+
+  def __call__(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Hashes the text of `rows`, each a str or UTF-8 bytes."""
+    from sklearn.feature_extraction.text import HashingVectorizer  # here, because `import mtjax` stays light
+
+    hasher = HashingVectorizer(n_features=self.features, ngram_range=(1, self.ngrams), dtype=np.float32)
+    return hasher.transform(list(rows[self.column])).toarray()

@@ -26,12 +26,16 @@ from mtjax.studies.verdict import Claim, claims_of
 
 Overrides = Mapping[str, Any]
 SELECTIONS = ('last', 'best')
-SMOKE_STEPS, SMOKE_SEEDS = 4, 2
+SMOKE_STEPS, SMOKE_SEEDS, SMOKE_PARTS = 4, 2, 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-  """An arm of several runs: {part: overrides}. Their tasks have different names; in tables they are one arm."""
+  """An arm of several runs: {part: overrides}. In tables they are one arm, with a task a part.
+
+  The task of a run that has one is called like the part, the tasks of others '<part>/<task>'. (Runs that have the same
+  tasks share compiled programs.)
+  """
 
   parts: Mapping[str, Overrides]
 
@@ -158,8 +162,10 @@ class Study:
     return {} if base is None else {arm: base for arm in self.arms if arm != base}
 
   def for_smoke(self) -> 'Study':
-    """A few steps and two seeds of every arm."""
-    return dataclasses.replace(self, seeds=self.seed_list()[:SMOKE_SEEDS])
+    """A few steps, two seeds and at most two parts of every arm."""
+    arms = {name: Parts(dict(list(arm.parts.items())[:SMOKE_PARTS])) if isinstance(arm, Parts) else arm
+            for name, arm in self.arms.items()}
+    return dataclasses.replace(self, arms=arms, seeds=self.seed_list()[:SMOKE_SEEDS])
 
   def cells(self, arm: str, seeds: Sequence[int], overrides: Arm | None = None, smoke: bool = False) -> Iterator[Cell]:
     """The runs of one arm.

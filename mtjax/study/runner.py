@@ -10,6 +10,7 @@ is not run again, an interrupted one goes on from its checkpoint. One that fails
 the next run.
 """
 import concurrent.futures
+import dataclasses
 import importlib.util
 import json
 import logging
@@ -29,7 +30,7 @@ from mtjax.studies import provenance, record
 from mtjax.studies.score_frame import ScoreFrame, merge
 from mtjax.studies.search import arm_name
 from mtjax.studies.verdict import CHOSEN, table
-from mtjax.study.definition import Arm, Cell, Study, group_key
+from mtjax.study.definition import Arm, Cell, Parts, Study, group_key
 from mtjax.together import Outcome, spread_devices, train_together
 from mtjax.training.writers import read_metrics
 
@@ -60,7 +61,7 @@ class Runner:
     self.folder = pathlib.Path(workdir) / 'smoke' if smoke else pathlib.Path(workdir)
     self.name, self.smoke, self.command = name or pathlib.Path(workdir).resolve().name, smoke, command
     self.seeds = list(seeds) if seeds is not None else self.study.seed_list()
-    self.arms: dict[str, Arm] = dict(study.arms)
+    self.arms: dict[str, Arm] = dict(self.study.arms)
     for arm in arms or ():
       if arm not in self.arms:
         raise ValueError(f'Unknown arm {arm!r}. {did_you_mean(arm, self.arms)}')
@@ -216,7 +217,12 @@ class Runner:
       metric = cell.config.get('best', {}).get('metric', 'eval/loss')
       rule = 'last' if self.study.selection == 'last' else f'best:{metric}'
       frame = frame.where(step=step).replace(selection=rule)
-    return frame.replace(run=run, seed=cell.seed)
+    frame = frame.replace(run=run, seed=cell.seed)
+    if isinstance(self.arms[cell.arm], Parts):
+      tasks = frame.unique('task')
+      names = {task: cell.part if len(tasks) == 1 else f'{cell.part}/{task}' for task in tasks}
+      frame = ScoreFrame(tuple(dataclasses.replace(row, task=names[row.task]) for row in frame))
+    return frame
 
   # --- processes
 

@@ -82,6 +82,8 @@ def test_smoke_makes_a_few_steps():
 def test_parts_are_one_arm():
   arms = {'a': Parts({'x': {'steps': 2}, 'y': {'steps': 3}}), 'b': {}}
   assert [(cell.part, cell.config['steps']) for cell in study(arms=arms).cells('a', [0])] == [('x', 2), ('y', 3)]
+  many = study(arms={'a': Parts({str(i): {} for i in range(5)}), 'b': {}}).for_smoke()
+  assert list(many.arms['a'].parts) == ['0', '1']
 
 
 @pytest.mark.parametrize('fields, words', [
