@@ -78,10 +78,14 @@ class Run:
     return state, metrics or self._last_metrics('validation')
 
   @contextlib.contextmanager
-  def recording(self, step: int) -> Iterator[MetricWriter | None]:
+  def recording(self, step: int, share: float = 1.0) -> Iterator[MetricWriter | None]:
     """While it lasts, run.json says 'running'; then how it ended: 'finished', 'stopped' or 'failed', and why.
 
     Yields what writes the metrics from `step` on; None without a workdir, and on all hosts but the first.
+
+    Args:
+      step: where the run is.
+      share: of the time, that is this run's.
     """
     started, writer = time.time(), None
     self._record(status='running', message='')
@@ -102,7 +106,7 @@ class Run:
         writer.close()
       if self.checkpoints:
         self.checkpoints.wait()
-    seconds = self._recorded().get('seconds', 0.0) + time.time() - started
+    seconds = self._recorded().get('seconds', 0.0) + share * (time.time() - started)
     self._record(status='stopped' if self.stopped else 'finished', seconds=round(seconds, 1))
 
   def mark_failed(self, error: BaseException) -> None:

@@ -131,7 +131,7 @@ class _Block:
 def _in_step(runs, states, numbers, vmapped, title) -> dict[int, Outcome]:
   """{number: outcome} of runs that are all at the same step."""
   first, settings = int(states[0].step), runs[0].settings
-  contexts = [run.recording(first) for run in runs]
+  contexts = [run.recording(first, 1 / len(runs)) for run in runs]
   keepers = [run.keeper(context.__enter__()) for run, context in zip(runs, contexts)]
   failed: dict[int, Exception] = {}
   blocks = list(_blocks(runs, states, vmapped))

@@ -1,6 +1,6 @@
 """`config.data` -> streams. Which fields there are, `mtjax.experiment.default_config` says."""
-import weakref
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,8 +43,18 @@ def complete(data: Mapping[str, Any], where: str = 'data') -> dict[str, Any]:
           'in_memory_mb': data.get('in_memory_mb'), 'streams': streams}
 
 
-# {what was opened: the data set}, as long as some run holds it: streams, stages and runs share what they read.
-_OPENED: weakref.WeakValueDictionary[str, load.DataSet] = weakref.WeakValueDictionary()
+_shared: dict[str, load.DataSet] | None = None
+
+
+@contextlib.contextmanager
+def shared_data_sets() -> Iterator[None]:
+  """While it lasts, what several runs read is opened once, and kept."""
+  global _shared
+  before, _shared = _shared, {} if _shared is None else _shared
+  try:
+    yield
+  finally:
+    _shared = before
 
 
 class StreamFactory:
@@ -58,6 +68,7 @@ class StreamFactory:
 
   def __init__(self, sources: Registry, formats: Registry, devices: int):
     self._sources, self._formats, self._devices = sources, formats, devices
+    self._opened: dict[str, load.DataSet] = {} if _shared is None else _shared
 
   def __call__(self, data: Mapping[str, Any], labels: Mapping[str, tuple[str, ...]]) -> dict[str, Stream]:
     """{name: stream}.
@@ -101,11 +112,11 @@ class StreamFactory:
     builder, inputs, default_formats = self._builder(entry, where)
     formats = to_dict(format_spec) or default_formats
     key = repr((entry.get('name'), entry.get('config'), entry.get('splits'), formats, in_memory_mb, builder.data_dir))
-    if (opened := _OPENED.get(key)) is None:
+    if key not in self._opened:
       built = {column: self._formats.build(spec, f'{where}.format.{column}') for column, spec in formats.items()}
       bound = {} if in_memory_mb is None else {'in_memory_bytes': in_memory_mb << 20}
-      opened = _OPENED[key] = load.open_data_set(builder, splits=entry.get('splits'), formats=built, **bound)
-    return opened, inputs
+      self._opened[key] = load.open_data_set(builder, splits=entry.get('splits'), formats=built, **bound)
+    return self._opened[key], inputs
 
   def _builder(self, entry: Mapping[str, Any], where: str) -> tuple[Any, Any, dict]:
     """(TFDS builder, default inputs, default formats)."""

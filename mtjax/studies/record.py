@@ -130,8 +130,8 @@ def _comparison(result: Comparison) -> dict[str, Any]:
 
 def _metric_text(frame, study, scored) -> tuple[str, bool]:
   if study.metric in DELTA_M:
-    which = 'first metric of each task' if study.metric == 'delta_m' else 'all metrics, within a task first'
-    return f'Δm, percent better than the baseline ({which})', True
+    which = 'first metrics' if study.metric == 'delta_m' else 'all metrics'
+    return f'Δm, % better than the baseline ({which})', True
   if not scored:
     return study.metric or 'first metric of each task', True
   arm = next(iter(frame.where(split=study.split).unique('arm')))

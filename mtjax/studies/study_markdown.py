@@ -110,7 +110,7 @@ def _comparisons(verdict: Verdict) -> list[str]:
   for entry in verdict['comparisons']:
     notes = [note for note in entry.get('warnings') or [] if note not in verdict['warnings']]
     role = f' ({entry["role"]})' if entry.get('role') else ''
-    lines.append(' '.join([f'{_MARKS[entry.get("holds")]}{role} {entry["sentence"]}', *notes]))
+    lines.append(' '.join([f'{_MARKS[study_tables.outcome(entry)]}{role} {entry["sentence"]}', *notes]))
   return ['## Comparisons', _bullets(lines), table(study_tables.comparison_table(verdict))]
 
 

@@ -95,9 +95,9 @@ def _scores(verdict: Verdict) -> list[html.Safe]:
 def _comparisons(verdict: Verdict) -> list[html.Safe] | None:
   items = []
   for entry in verdict['comparisons']:
-    sign, tone = _SIGNS[entry.get('holds')]
+    sign, tone = _SIGNS[study_tables.outcome(entry)]
     notes = [note for note in entry.get('warnings') or [] if note not in verdict['warnings']]
-    word = study_tables.HOLDS[entry.get('holds')]
+    word = study_tables.HOLDS[entry.get('holds')] if study_tables.is_claim(entry) else entry['verdict'].capitalize()
     role = html.tag('span', entry.get('role'), class_='muted note') if entry.get('role') else None
     head = html.tag('span', f'{sign} {word}', class_='tone')
     items.append(html.tag('li', head, role, html.tag('div', entry['sentence']),

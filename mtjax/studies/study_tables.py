@@ -198,6 +198,16 @@ def comparison_name(entry: Mapping[str, Any]) -> str:
   return f'{entry["a"]} − {entry["b"]}, {entry["task"] or "study’s score"}'
 
 
+def is_claim(entry: Mapping[str, Any]) -> bool:
+  """Whether the study's claim rests on a comparison; others are told for the record."""
+  return entry.get('role') != 'per task'
+
+
+def outcome(entry: Mapping[str, Any]) -> bool | None:
+  """Of a claim whether it holds; of another comparison whether a is better (True) or worse (False)."""
+  return entry.get('holds') if is_claim(entry) else {'better': True, 'worse': False}.get(entry['verdict'])
+
+
 def comparison_table(verdict: Verdict) -> Table:
   header = ['a', 'b', 'on', 'metric', 'role', 'verdict', 'holds', 'a − b', '95 % interval', 'p (Holm)', 'd_z',
             'detectable', 'n']

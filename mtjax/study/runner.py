@@ -25,6 +25,7 @@ import numpy as np
 
 from mtjax import experiment
 from mtjax.config import did_you_mean, differences, to_dict
+from mtjax.data.configure import shared_data_sets
 from mtjax.run import Run
 from mtjax.studies import provenance, record
 from mtjax.studies.score_frame import ScoreFrame, merge
@@ -109,7 +110,8 @@ class Runner:
       self._check_unchanged(cell)
       if self.status(cell)['status'] != 'finished':
         groups.setdefault(group_key(cell.config), []).append(cell)
-    bases = [self._build(members[0]) for members in groups.values()]
+    with shared_data_sets():
+      bases = [self._build(members[0]) for members in groups.values()]
     for number, (base, members) in enumerate(zip(bases, groups.values()), 1):
       seeds = ', '.join(str(cell.seed) for cell in members)
       log.info('%d of %d: %s, seeds %s', number, len(groups), _title(members[0]), seeds)
