@@ -28,7 +28,7 @@ def section(record: Record) -> tuple[str, str, Any]:
   if record.gradients():
     cosines = Cosines(record)
     body = [_facts(record), html.tag('p', ' '.join(sentences(record, cosines)), style='margin-top: 14px'),
-            _heatmaps(cosines), _curves(record), _descriptions(record)]
+            _heatmaps(cosines), _affinity(record), _curves(record), _descriptions(record)]
   return 'conflict', 'Conflict between tasks', body
 
 
@@ -204,6 +204,24 @@ def _heatmaps(cosines: Cosines) -> html.Safe | None:
     heatmap.scale(limit, 'conflict', 'agreement'),
     html.tag('div', pictures, class_='panels', style='--min: 440px'),
     html.details('Numbers', html.table(header, rows, text_columns=2)), class_='card', style='margin-bottom: 12px')
+
+
+def _affinity(record: Record) -> html.Safe | None:
+  """What a step for one task does to another's loss, mean over the lines that measured it."""
+  names = list(record.tasks)
+  series = lambda a, b: _finite(record.series('train', f'gradients/affinity/{a}/{b}'))
+  values = np.array([[_mean(found) if (found := series(a, b)) else np.nan for b in names] for a in names])
+  if not np.isfinite(values).any():
+    return None
+  # The diagonal, a task's own gain, is much larger than what others do to it: it is told in the table.
+  apart = np.where(np.eye(len(names), dtype=bool), np.nan, values)
+  limit = heatmap.nice_limit(apart)
+  rows = [[name, *(html.number(float(x), 3) for x in row)] for name, row in zip(names, values)]
+  return html.tag(
+    'figure', html.tag('h3', 'Affinity: what a step for the row’s task does to the column’s loss'),
+    heatmap.scale(limit, 'raises it', 'lowers it'),
+    heatmap.matrix(apart, names, columns=names, limit=limit, alt='affinity from task (row) to task (column)'),
+    html.details('Numbers', html.table(['step for', *names], rows)), class_='card', style='margin-bottom: 12px')
 
 
 def _heatmap(title: str, values: np.ndarray, names: Sequence[str], limit: float) -> html.Safe:

@@ -152,3 +152,28 @@ def test_a_real_run(tmp_path):
   assert set(record.gradients()) == {
     'weight/digit', 'weight/ink', 'weight_entropy', 'conflicts', 'norm_spread', 'worst_progress', 'stationarity',
     'norm/digit', 'norm/ink', 'cosine/digit/ink'}
+
+
+def test_affinity_is_drawn_where_it_was_measured(tmp_path):
+  def measured():
+    for n, (step, values) in enumerate(lines()):
+      if n % 2 == 0:
+        values |= {f'gradients/affinity/{a}/{b}': 0.5 if a == b else (0.02 if (a, b) == ('a', 'b') else -0.01)
+                   for a in 'abc' for b in 'abc'}
+      yield step, values
+  record = write(tmp_path, measured())
+  body = str(conflict.section(record)[2])
+  assert 'Affinity: what a step for the row’s task does to the column’s loss' in body
+  assert '0.020' in body and '−0.010' in body and '0.500' in body
+  found = conflict.mean_matrices([tmp_path, tmp_path])
+  assert found['tasks'] == ['a', 'b', 'c'] and found['cosine'][0][1] == pytest.approx(-0.1) == found['cosine'][1][0]
+  assert found['affinity'][0][1] == pytest.approx(0.02) and found['affinity'][2][0] == pytest.approx(-0.01)
+
+
+def test_there_is_no_affinity_where_none_was_measured(tmp_path):
+  record = write(tmp_path, lines())
+  assert 'Affinity' not in str(conflict.section(record)[2])
+  assert conflict.mean_matrices([tmp_path])['affinity'] is None
+  (tmp_path / 'plain').mkdir()
+  write(tmp_path / 'plain', [(10, {'train/a/loss': 1.0})])
+  assert conflict.mean_matrices([tmp_path / 'plain']) is None
