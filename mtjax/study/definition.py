@@ -165,7 +165,10 @@ class Study:
     """A few steps, two seeds and at most two parts of every arm."""
     arms = {name: Parts(dict(list(arm.parts.items())[:SMOKE_PARTS])) if isinstance(arm, Parts) else arm
             for name, arm in self.arms.items()}
-    return dataclasses.replace(self, arms=arms, seeds=self.seed_list()[:SMOKE_SEEDS])
+    search = self.search
+    if search is not None and search.method != 'grid':
+      search = dataclasses.replace(search, num_arms=min(search.num_arms, SMOKE_PARTS))
+    return dataclasses.replace(self, arms=arms, seeds=self.seed_list()[:SMOKE_SEEDS], search=search)
 
   def cells(self, arm: str, seeds: Sequence[int], overrides: Arm | None = None, smoke: bool = False) -> Iterator[Cell]:
     """The runs of one arm.

@@ -140,6 +140,8 @@ class Runner:
   def write(self) -> dict[str, Any]:
     """scores.jsonl, verdict.json and the report, of what is there."""
     self.folder.mkdir(parents=True, exist_ok=True)
+    if self.study.search is not None and self.wanted is None:
+      self._search(run=False)
     frame, curves = self.frame(), self.frame(chosen=False)
     verdict = record.make(self, frame)
     curves.write(self.folder / 'scores.jsonl')
@@ -254,8 +256,12 @@ class Runner:
 
   # --- search
 
-  def _search(self) -> None:
-    """Tries arms as the search proposes them; what was tried is told from the cells, so that a killed one goes on."""
+  def _search(self, run: bool = True) -> None:
+    """Tries arms as the search proposes them; what was tried is told from the cells, so that a killed one goes on.
+
+    Args:
+      run: False finds those that were tried, and stops there.
+    """
     search, tried = self.study.search, []
     higher = True
     while True:
@@ -264,7 +270,11 @@ class Runner:
         return
       arm = arm_name(overrides)
       self.arms[arm] = overrides
-      self.run_cells(self.cells(arm))
+      if run:
+        self.run_cells(self.cells(arm))
+      elif any(self.status(cell)['status'] == 'missing' for cell in self.cells(arm)):
+        del self.arms[arm]
+        return
       value, higher = self.validation_score(arm)
       log.info('%s: %s on validation', arm, 'failed' if value is None else f'{value:.5g}')
       tried.append((overrides, value))

@@ -12,7 +12,7 @@ from mtjax.study import Runner, load_study
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDER, RESULTS = ROOT / 'experiments' / 'studies', ROOT / 'experiments' / 'results'
 STUDIES = {'sharing_multimnist': '', 'sharing_sentiment': '', 'sharing_census_income': 'sharing_census.py:income',
-           'sharing_census_education': 'sharing_census.py:education', 'null': '', 'compositional_generalisation': ''}
+           'sharing_census_education': 'sharing_census.py:education', 'null': '', 'compositional_generalisation': '', 'tuning_sentiment': ''}
 NEEDS = {'sharing_census_income': 'census_income', 'sharing_census_education': 'census_income'}
 
 
@@ -44,11 +44,12 @@ def test_smoke(name, tmp_path):
 @pytest.mark.parametrize('name', STUDIES)
 def test_what_is_committed_belongs_to_the_study(name):
   study, verdict = load(name), json.loads((RESULTS / name / 'verdict.json').read_text())
-  assert verdict['claim'] == study.claim and list(verdict['arms']) == list(study.arms) and not verdict['smoke']
+  searched = list(verdict['search']['values']) if study.search else []
+  assert verdict['claim'] == study.claim and list(verdict['arms']) == [*study.arms, *searched] and not verdict['smoke']
   assert verdict['seeds'] == study.seed_list() and all(cell['status'] == 'finished' for cell in verdict['cells'])
   assert verdict['commit'] and f'--study=experiments/studies/' in verdict['command']
   frame = ScoreFrame.read(RESULTS / name / 'scores.jsonl')
-  assert set(frame.unique('arm')) == set(study.arms)
+  assert set(frame.unique('arm')) == set(verdict['arms'])
   if study.paper:
     assert PAPERS[study.paper].study
   assert (RESULTS / name / 'report.html').is_file() and (RESULTS / name / 'report.md').is_file()

@@ -106,6 +106,8 @@ def test_a_sweep_is_judged_on_validation_and_goes_on(tmp_path):
   assert (pair['a'], pair['b'], pair['role']) == ('lr=0.03', 'given', 'not worse') and verdict['holds'] is True
   again = Runner(study, tmp_path).run()
   assert again['arms'] == verdict['arms'] and again['search'] == verdict['search']
+  told = Runner(study, tmp_path).write()  # the report alone finds what was tried
+  assert told['arms'] == verdict['arms'] and told['search'] == verdict['search']
 
 
 def test_a_verdict_may_be_a_function(tmp_path, finished):
