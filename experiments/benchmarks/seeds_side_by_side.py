@@ -57,8 +57,8 @@ def one_round(seeds: int, vmapped: bool, environment: dict[str, str]) -> dict[st
       [sys.executable, '-m', 'mtjax.train', f'--config={CONFIG}:seed={seed}', f'--workdir={folder}/alone{seed}',
        '--noreport', '--config.tensorboard=False'], own) for seed in range(seeds))
   with tempfile.TemporaryDirectory() as folder:
-    found['side by side'] = timed([sys.executable, '-c', TOGETHER, folder, str(seeds), 'vmapped' if vmapped else 'auto'],
-                                  environment)
+    way = 'vmapped' if vmapped else 'auto'
+    found['side by side'] = timed([sys.executable, '-c', TOGETHER, folder, str(seeds), way], environment)
   return found
 
 

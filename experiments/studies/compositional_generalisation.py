@@ -43,12 +43,11 @@ def training(split: Split) -> dict[str, list[str]]:
 
 def run_of(split: Split, names: list[str]) -> dict:
   """The overrides of one run: trained on `names`, tested on the target."""
-  target = name_of(split.target)
+  target, head = name_of(split.target), dict(name='classification', classes=len(ANSWERS))
   data = {'streams': {'grid': dict(mixture={name: dict(name=SOURCE, config=name, weight=1.0) for name in names},
                                    block_size=len(names), batch_size=64)}}
   return {'data': {'streams': {'grid': dict(name=SOURCE, config=target, batch_size=64)}},
-          'tasks': {'answer': dict(label='answer', stream='grid', head=dict(name='classification', classes=len(ANSWERS)),
-                                 loss='softmax_xent', metrics=('accuracy',))},
+          'tasks': {'answer': dict(label='answer', stream='grid', head=head, metrics=('accuracy',))},
           'stages.0.data': data}
 
 

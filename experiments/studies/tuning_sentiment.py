@@ -18,5 +18,5 @@ def get_study() -> Study:
     title='A search over three fields',
     claim='Learning rate, weight decay and dropout found by twelve trials on validation beat those that the config was '
           'written with (root mean squared error on test).',
-    config=config, arms={'as written': {}}, search=Search(space, num_arms=12, method='bayesian'), seeds=6, metric='rmse',
-    baseline='as written', verdict=better('(chosen)', 'as written'))
+    config=config, arms={'as written': {}}, search=Search(space, num_arms=12, method='bayesian'), seeds=6,
+    metric='rmse', baseline='as written', verdict=better('(chosen)', 'as written'))

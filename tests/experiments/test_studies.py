@@ -47,7 +47,7 @@ def test_what_is_committed_belongs_to_the_study(name):
   searched = list(verdict['search']['values']) if study.search else []
   assert verdict['claim'] == study.claim and list(verdict['arms']) == [*study.arms, *searched] and not verdict['smoke']
   assert verdict['seeds'] == study.seed_list() and all(cell['status'] == 'finished' for cell in verdict['cells'])
-  assert verdict['commit'] and f'--study=experiments/studies/' in verdict['command']
+  assert verdict['commit'] and '--study=experiments/studies/' in verdict['command']
   frame = ScoreFrame.read(RESULTS / name / 'scores.jsonl')
   assert set(frame.unique('arm')) == set(verdict['arms'])
   if study.paper:
