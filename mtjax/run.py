@@ -54,11 +54,15 @@ class Run:
     if self.workdir is not None:
       self._claim_workdir()
 
-  def init(self) -> TrainState:
-    """The state to go on from: the workdir's newest good checkpoint, else fresh parameters. The log says which."""
+  def init(self, *, quiet: bool = False) -> TrainState:
+    """The state to go on from: the workdir's newest good checkpoint, else fresh parameters. The log says which.
+
+    Args:
+      quiet: fresh parameters are not worth a line.
+    """
     restored = self.checkpoints.restore_latest(self._abstract) if self.checkpoints else None
     if restored is None:
-      log.info('Fresh parameters from seed %d.', self.config['seed'])
+      log.log(logging.DEBUG if quiet else logging.INFO, 'Fresh parameters from seed %d.', self.config['seed'])
       return self._init_fn(jax.device_put(jax.random.key(self.config['seed']), replicated(self.mesh)))
     state, data, _ = restored
     self._check_data(data)

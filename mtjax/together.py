@@ -55,7 +55,7 @@ def train_together(runs: Sequence[Run], *, vmapped: bool | None = None, title: s
   """
   _check(runs)
   vmapped = jax.default_backend() != 'cpu' if vmapped is None else vmapped
-  states = [run.init() for run in runs]
+  states = [run.init(quiet=True) for run in runs]
   outcomes: dict[int, Outcome] = {}
   by_step: dict[int, list[int]] = {}
   for i, state in enumerate(states):  # after a kill, runs may have got to different checkpoints

@@ -67,7 +67,7 @@ def test_a_run_that_fails_leaves_the_others_alone(alone, tmp_path):
   base = experiment.build(config())
   runs = [base.with_seed(seed, tmp_path / str(seed), jax.devices()[0]) for seed in (0, 3)]
   real = runs[1].init
-  runs[1].init = lambda: real().replace(params=jax.tree.map(lambda x: x + np.float32(np.nan), real().params))
+  runs[1].init = lambda **_: real().replace(params=jax.tree.map(lambda x: x + np.float32(np.nan), real().params))
   outcomes = together.train_together(runs)
   assert isinstance(outcomes[1].error, loop.NonFiniteLoss) and outcomes[1].state is None
   status = json.loads((tmp_path / '3' / 'run.json').read_text())

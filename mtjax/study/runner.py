@@ -112,10 +112,11 @@ class Runner:
         groups.setdefault(group_key(cell.config), []).append(cell)
     with shared_data_sets():
       bases = [self._build(members[0]) for members in groups.values()]
-    for number, (base, members) in enumerate(zip(bases, groups.values()), 1):
-      seeds = ', '.join(str(cell.seed) for cell in members)
-      log.info('%d of %d: %s, seeds %s', number, len(groups), _title(members[0]), seeds)
-      self._run_group(base, members)
+    for number, members in enumerate(groups.values(), 1):
+      what = ', '.join(dict.fromkeys(_title(cell) for cell in members))
+      seeds = ', '.join(dict.fromkeys(str(cell.seed) for cell in members))
+      log.info('%d of %d: %s, seeds %s', number, len(groups), what, seeds)
+      self._run_group(bases.pop(0), members)
 
   def status(self, cell: Cell) -> dict[str, Any]:
     """{'status': 'finished' | 'failed' | 'stopped' | 'running' | 'missing', 'message', 'seconds', 'parameters'}."""
