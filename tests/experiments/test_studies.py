@@ -25,6 +25,15 @@ def test_all_study_files_are_here():
   assert files == {(STUDIES[name] or f'{name}.py').split(':')[0] for name in STUDIES}
 
 
+def test_the_readme_shows_the_first_of_them():
+  section = (ROOT / 'README.md').read_text().partition('## Studies')[2]
+  names = {}
+  exec(section.partition('```python\n')[2].partition('```')[0], names)
+  shown, own = names['get_study'](), load('sharing_multimnist')
+  assert (shown.claim, shown.arms, shown.seeds, shown.metric, shown.verdict) == (
+    own.claim, own.arms, own.seeds, own.metric, own.verdict)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name', STUDIES)
 def test_smoke(name, tmp_path):
