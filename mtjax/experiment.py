@@ -22,7 +22,7 @@ from mtjax.data import configure, sources
 from mtjax.data.streams import Stream, labels_of
 from mtjax.metrics.collection import Collection
 from mtjax.objective import Objective, stream_key
-from mtjax.parallel import everywhere, make_mesh, replicated
+from mtjax.parallel import batch_parts, make_mesh, partitions, replicated, rules, shardings
 from mtjax.run import Run
 from mtjax.tasks import Task
 from mtjax.training.engine.configure import make_engine
@@ -93,7 +93,9 @@ def default_config() -> ml_collections.ConfigDict:
     weights?={task: weight}); what a stage leaves out it takes from the top. Evaluation is on the top's data throughout.
   log_every, eval_every, checkpoint_every: periods in steps. keep_checkpoints: how many of the last stay.
   best: dict(metric='eval/…', mode='min'|'max'): the validation metric that chooses the best checkpoint.
-  mesh: dict(data=-1): devices over which batches are split, -1 = all.
+  mesh: dict(data=-1, fsdp=1, tensor=1, expert=1): sizes of the axes of the device mesh, -1 = what is left over; see
+    `mtjax.parallel.mesh`.
+  sharding: list of (pattern, axes), tried before the default rules; see `mtjax.parallel.rules`.
   tensorboard: whether to write its events too (extra `tensorboard`).
   """
   return ml_collections.ConfigDict({
@@ -115,6 +117,7 @@ def default_config() -> ml_collections.ConfigDict:
     'keep_checkpoints': 2,
     'best': {'metric': 'eval/loss', 'mode': 'min'},
     'mesh': {'data': -1},
+    'sharding': (),
     'tensorboard': True,
   })
 
@@ -132,7 +135,7 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   config = _complete(config)
   mesh = make_mesh(config['mesh'])
   data = configure.complete(config['data'])
-  factory = configure.StreamFactory(SOURCES, FORMATS, mesh.shape['data'])
+  factory = configure.StreamFactory(SOURCES, FORMATS, batch_parts(mesh))
   streams = factory(data, _labels(config['tasks'], data['streams']))
   tasks = {name: _task(name, spec, streams) for name, spec in config['tasks'].items()}
   specs = config['stages'] or [{'name': 'train', 'steps': config['steps']}]
@@ -156,17 +159,19 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
     return objective.init(stream_key(rng, 'params'), zeros)
 
   shapes = jax.eval_shape(init_params, rng)
+  split = partitions(shapes, mesh, _sharding_rules(config['sharding']))
   evaluator = Evaluator(objective, streams, _weights(tasks, {}), mesh, data['eval_batch_size'])
   stages, begins = [], []
   for spec, own in zip(specs, stage_streams):
     start = stages[-1].end if stages else 0
-    stage, begin = _stage(spec, config, start, own, objective, shapes, mesh, rng, evaluator, example)
+    stage, begin = _stage(spec, config, start, own, objective, shapes, mesh, split, rng, evaluator, example)
     stages.append(stage)
     begins.append(begin)
   return Run(config=config, mesh=mesh, streams=streams, objective=objective, stages=stages,
              settings=_settings(config, tasks), evaluator=evaluator, workdir=workdir, command=command,
-             init_fn=jax.jit(lambda rng: begins[0](init_params(rng)), out_shardings=everywhere(mesh)),
-             abstract_fn=functools.cache(lambda stage: jax.eval_shape(lambda: begins[stage](init_params(rng)))))
+             init_fn=jax.jit(lambda rng: begins[0](init_params(rng)), out_shardings=_placed(begins[0], shapes, split, mesh)),
+             abstract_fn=functools.cache(lambda stage: _abstract(begins[stage], shapes, split, mesh)),
+             sharding_table=rules.describe(shapes, split, mesh) if mesh.size > 1 else '')
 
 
 def load_run(workdir: str | pathlib.Path) -> Run:
@@ -332,7 +337,7 @@ def _trainable(frozen: Any, shapes: Any) -> dict[str, bool]:
   return {path: not is_frozen for path, is_frozen in chosen.items()}
 
 
-def _stage(spec, config, start, streams, objective, shapes, mesh, rng, evaluator, example) -> tuple[Stage, Callable]:
+def _stage(spec, config, start, streams, objective, shapes, mesh, split, rng, evaluator, example) -> tuple[Stage, Callable]:
   """(a stage, its start: (params, step=0, moving average of the stage before=None) -> state)."""
   for task, weight in spec.get('weights', {}).items():
     _check_weight(weight, f'stages.weights.{task}')
@@ -351,12 +356,36 @@ def _stage(spec, config, start, streams, objective, shapes, mesh, rng, evaluator
     affinity = engine is not None and engine.options.affinity_every > 0
     return init_state(params, tx, trainable, len(weights), ema, step, old_ema, gradients, affinity)
 
+  placed = _placed(begin, shapes, split, mesh)
   return Stage(
     name=spec.get('name', f'from {start}'), start=start, end=start + spec['steps'], streams=streams,
     trainable=trainable, task_weights=weights, schedule=schedule,
-    enter=jax.jit(lambda state: begin(state.params, state.step, state.ema), out_shardings=everywhere(mesh)),
-    update=jax.jit(update, donate_argnums=0, out_shardings=everywhere(mesh)), evaluate=evaluator,
+    enter=jax.jit(lambda state: begin(state.params, state.step, state.ema), out_shardings=placed),
+    update=jax.jit(update, donate_argnums=0, out_shardings=placed), evaluate=evaluator,
     rng=stream_key(rng, 'train'), engine=engine), begin
+
+
+def _placed(begin: Callable, shapes: Any, specs: Mapping[str, Any], mesh: Any) -> Any:
+  """Where a stage's state lies; None of a single device: where the arguments are."""
+  return shardings(jax.eval_shape(begin, shapes), specs, shapes, mesh) if mesh.size > 1 else None
+
+
+def _abstract(begin: Callable, shapes: Any, specs: Mapping[str, Any], mesh: Any) -> Any:
+  """A stage's state as shapes that know where they lie."""
+  state = jax.eval_shape(begin, shapes)
+  return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), state,
+                      shardings(state, specs, shapes, mesh))
+
+
+def _sharding_rules(given: Any) -> list[tuple[str, Any]]:
+  """config.sharding as pairs."""
+  pairs = []
+  for rule in given:
+    if not isinstance(rule, (list, tuple)) or len(rule) != 2 or not isinstance(rule[0], str):
+      raise ValueError(f"'sharding' is a list of (pattern, axes), e.g. [(r'mlp/fc1/kernel$', ('fsdp', 'tensor'))]; "
+                       f'got {rule!r}.')
+    pairs.append((rule[0], rule[1] if isinstance(rule[1], str) else tuple(rule[1])))
+  return pairs
 
 
 def _settings(config: Mapping[str, Any], tasks: Mapping[str, Task]) -> Settings:
