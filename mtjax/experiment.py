@@ -35,6 +35,8 @@ ENCODERS = Registry('encoder', {
   'lenet': 'mtjax.encoders:LeNet',
   'vit': 'mtjax.encoders:ViT',
   'byte_transformer': 'mtjax.encoders:ByteTransformer',
+  'mamba': 'mtjax.encoders:Mamba',
+  'mamba2': 'mtjax.encoders:Mamba2',
 })
 HEADS = Registry('head', {
   'classification': 'mtjax.heads:Classification',

@@ -9,5 +9,9 @@ from mtjax.encoders.vit import ViT
 # Text.
 from mtjax.encoders.byte_transformer import ByteTransformer
 
+# Text and other sequences, in time linear in their length.
+from mtjax.encoders.mamba import Mamba
+from mtjax.encoders.mamba2 import Mamba2
+
 # What encoders are made of.
 from mtjax.encoders.layers import Attention, Mlp, TransformerBlock, as_float_image, attend

@@ -34,6 +34,23 @@ CASES = {
     {'fc1/kernel': (25, 6), 'fc1/bias': (6,), 'fc2/kernel': (6, 4), 'fc2/bias': (4,)},
     {'pooled': (3, 4)},
   ),
+  'mamba': (
+    encoders.Mamba(vocab_size=96, width=8, depth=2, state_size=4, rank=2, pad_id=0, dropout_rate=0.5, chunk=4), texts(),
+    {'embed/embedding': (96, 8), 'norm/scale': (8,), **{f'block_{i}/{path}': shape for i in range(2) for path, shape in {
+      'norm/scale': (8,), 'mixer/in_proj/kernel': (8, 32), 'mixer/conv/kernel': (4, 1, 16), 'mixer/conv/bias': (16,),
+      'mixer/x_proj/kernel': (16, 10), 'mixer/dt_proj/kernel': (2, 16), 'mixer/dt_proj/bias': (16,),
+      'mixer/A_log': (16, 4), 'mixer/D': (16,), 'mixer/out_proj/kernel': (16, 8)}.items()}},
+    {'tokens': (3, 6, 8), 'pooled': (3, 8), 'mask': (3, 6)},
+  ),
+  'mamba2': (
+    encoders.Mamba2(vocab_size=96, width=8, depth=2, state_size=4, head_size=4, groups=2, pad_id=0, dropout_rate=0.5,
+                    chunk=4), texts(),
+    {'embed/embedding': (96, 8), 'norm/scale': (8,), **{f'block_{i}/{path}': shape for i in range(2) for path, shape in {
+      'norm/scale': (8,), 'mixer/in_proj/kernel': (8, 52), 'mixer/conv/kernel': (4, 1, 32), 'mixer/conv/bias': (32,),
+      'mixer/dt_bias': (4,), 'mixer/A_log': (4,), 'mixer/D': (4,), 'mixer/norm/scale': (16,),
+      'mixer/out_proj/kernel': (16, 8)}.items()}},
+    {'tokens': (3, 6, 8), 'pooled': (3, 8), 'mask': (3, 6)},
+  ),
   'lenet': (
     encoders.LeNet(channels=(2, 3), width=5, dropout_rate=0.5), images(16),
     {'conv1/kernel': (5, 5, 1, 2), 'conv1/bias': (2,), 'conv2/kernel': (5, 5, 2, 3), 'conv2/bias': (3,),
@@ -150,7 +167,7 @@ def test_pixels_are_scaled_to_unit_range():
     np.testing.assert_array_equal(encoders.as_float_image(floats), floats)
 
 
-@pytest.mark.parametrize('name, dropout_rate', [('vit_mean', 0.5), ('byte_transformer', 0.0)])
+@pytest.mark.parametrize('name, dropout_rate', [('vit_mean', 0.5), ('byte_transformer', 0.0), ('mamba', 0.0)])
 def test_remat_changes_neither_values_nor_gradients_nor_names(name, dropout_rate):
   encoder, inputs = CASES[name][0].clone(depth=1, dropout_rate=dropout_rate), CASES[name][1]
   variables = parameters(encoder, inputs)

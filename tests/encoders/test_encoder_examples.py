@@ -1,0 +1,14 @@
+"""The examples of the encoders' docstrings."""
+import doctest
+import importlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+
+@pytest.mark.parametrize('name', ['selective_scan', 'ssd', 'mamba'])
+def test_examples(name):
+  module = importlib.import_module(f'mtjax.encoders.{name}')
+  failed, tried = doctest.testmod(module, extraglobs={'np': np, 'jnp': jnp})
+  assert tried > 0 and failed == 0
