@@ -34,6 +34,7 @@ ENCODERS = Registry('encoder', {
   'mlp': 'mtjax.encoders:MLP',
   'lenet': 'mtjax.encoders:LeNet',
   'vit': 'mtjax.encoders:ViT',
+  'swin': 'mtjax.encoders:Swin',
   'byte_transformer': 'mtjax.encoders:ByteTransformer',
   'mamba': 'mtjax.encoders:Mamba',
   'mamba2': 'mtjax.encoders:Mamba2',

@@ -4,6 +4,7 @@ from mtjax.encoders.mlp import MLP
 
 # Images.
 from mtjax.encoders.lenet import LeNet
+from mtjax.encoders.swin import Swin
 from mtjax.encoders.vit import ViT
 
 # Text.

@@ -114,9 +114,10 @@ class Mamba(_state_space.StateSpaceModel):
   Example:
     >>> model = Mamba(vocab_size=11, width=8, depth=1, logits=True)
     >>> tokens = jnp.array([[3, 1, 4, 1]])
-    >>> variables = model.init(jax.random.key(0), tokens)
-    >>> features, state = model.apply(variables, tokens[:, :3], method='prefill')
-    >>> features, state = model.apply(variables, tokens[:, 3], state, method='decode')
+    >>> variables = jax.jit(model.init)(jax.random.key(0), tokens)
+    >>> prefill, decode = (jax.jit(functools.partial(model.apply, method=name)) for name in ('prefill', 'decode'))
+    >>> features, state = prefill(variables, tokens[:, :3])
+    >>> features, state = decode(variables, tokens[:, 3], state)
     >>> features.aux['logits'].shape
     (1, 1, 11)
   """

@@ -7,7 +7,7 @@ ICML 2024, section 7, https://arxiv.org/abs/2405.21060.
     y = ssd(x, Delta, A, B, C, D),   A = -exp(A_log);          mixer(x) = norm(y * silu(z)) W_out
 
 in residual blocks with an RMSNorm before (`mtjax.encoders.ssd` has the recurrence). E = expand D channels are H heads
-of P; B and C [L, G, N] are shared by the heads of a group; the inner norm is an RMSNorm over each group's E / G channels.
+of P; B and C [L, G, N] are shared by the heads of a group; the inner norm is an RMSNorm over a group's E / G channels.
 Parameters are those of the published checkpoints (`mixer.conv1d` is `mixer/conv`, `norm_f` is `norm`).
 """
 import functools
