@@ -35,6 +35,8 @@ ENCODERS = Registry('encoder', {
   'lenet': 'mtjax.encoders:LeNet',
   'vit': 'mtjax.encoders:ViT',
   'swin': 'mtjax.encoders:Swin',
+  'convnet': 'mtjax.encoders:ConvNet',
+  'efficientnet_lite': 'mtjax.encoders:EfficientNetLite',
   'byte_transformer': 'mtjax.encoders:ByteTransformer',
   'mamba': 'mtjax.encoders:Mamba',
   'mamba2': 'mtjax.encoders:Mamba2',

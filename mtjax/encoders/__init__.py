@@ -3,6 +3,8 @@
 from mtjax.encoders.mlp import MLP
 
 # Images.
+from mtjax.encoders.convnet import ConvNet
+from mtjax.encoders.efficientnet_lite import EfficientNetLite
 from mtjax.encoders.lenet import LeNet
 from mtjax.encoders.swin import Swin
 from mtjax.encoders.vit import ViT

@@ -184,7 +184,7 @@ class Swin(nn.Module):
     x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % self.patch), (0, -x.shape[2] % self.patch), (0, 0)])
     patches = (self.patch, self.patch)
     x = nn.Conv(self.width, patches, strides=patches, padding='VALID', dtype=self.dtype, name='embed')(x)
-    x = _norm(1e-5, 'embed_norm')(x)
+    x = _norm(1e-5, 'embed_norm')(x.astype(jnp.float32))
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
     maps = []
     for i, (depth, heads) in enumerate(zip(self.depths, self.heads)):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 
-@pytest.mark.parametrize('name', ['selective_scan', 'ssd', 'mamba', 'swin'])
+@pytest.mark.parametrize('name', ['selective_scan', 'ssd', 'mamba', 'swin', 'efficientnet_lite'])
 def test_examples(name):
   module = importlib.import_module(f'mtjax.encoders.{name}')
   failed, tried = doctest.testmod(module, extraglobs={'np': np, 'jnp': jnp})

@@ -39,6 +39,12 @@ def swin_block(channels, heads):
   }
 
 
+def conv_block(path, inputs, outputs):
+  return {f'{path}/norm1/scale': (inputs,), f'{path}/norm1/bias': (inputs,), f'{path}/norm2/scale': (outputs,),
+          f'{path}/norm2/bias': (outputs,), f'{path}/conv1/kernel': (3, 3, inputs, outputs),
+          f'{path}/conv2/kernel': (3, 3, outputs, outputs)}
+
+
 # name: (encoder, inputs, parameter shapes, shapes of the features that are filled)
 CASES = {
   'mlp': (
@@ -68,6 +74,13 @@ CASES = {
     {'conv1/kernel': (5, 5, 1, 2), 'conv1/bias': (2,), 'conv2/kernel': (5, 5, 2, 3), 'conv2/bias': (3,),
      'fc1/kernel': (3, 5), 'fc1/bias': (5,)},
     {'pooled': (3, 5), 'maps': [(3, 6, 6, 2), (3, 1, 1, 3)]},
+  ),
+  'convnet': (
+    encoders.ConvNet(width=4, depths=(1, 2), groups=2, dropout_rate=0.5), images(7, 2),
+    {'stem/kernel': (3, 3, 2, 4), 'norm/scale': (8,), 'norm/bias': (8,),
+     **conv_block('stage_0/block_0', 4, 4), **conv_block('stage_1/block_0', 4, 8), **conv_block('stage_1/block_1', 8, 8),
+     'stage_1/block_0/shortcut/kernel': (1, 1, 4, 8)},
+    {'pooled': (3, 8), 'maps': [(3, 7, 7, 4), (3, 4, 4, 8)]},
   ),
   'swin': (
     encoders.Swin(patch=2, width=4, depths=(2, 1), heads=(2, 4), window=2, mlp_ratio=2.0, dropout_rate=0.5), images(11, 2),
