@@ -32,6 +32,7 @@ from mtjax.training.state import init_state, make_train_step
 
 ENCODERS = Registry('encoder', {
   'mlp': 'mtjax.encoders:MLP',
+  'tabular': 'mtjax.encoders:Tabular',
   'lenet': 'mtjax.encoders:LeNet',
   'vit': 'mtjax.encoders:ViT',
   'swin': 'mtjax.encoders:Swin',

@@ -2,6 +2,9 @@
 # Vectors, of any shape.
 from mtjax.encoders.mlp import MLP
 
+# Tables of categories and numbers.
+from mtjax.encoders.tabular import Tabular
+
 # Images.
 from mtjax.encoders.convnet import ConvNet
 from mtjax.encoders.efficientnet_lite import EfficientNetLite
