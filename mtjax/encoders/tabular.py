@@ -7,8 +7,8 @@ the indicator beside the filled column: Little & Rubin, "Statistical Analysis wi
     pooled = mlp(z)
 
 Shapes: B rows, F categorical columns of codes, N numeric columns, W numbers an embedding, V rows of the table E.
-A value that is not there never passes unseen: NaN in a column where `missing` is None, and a code outside its range, make
-the row's features NaN (compiled code cannot raise), which stops a training run.
+A value that is not there never passes unseen: NaN in a column where `missing` is None, and a code outside its range,
+make the row's features NaN (compiled code cannot raise), which stops a training run.
 """
 import math
 import numbers
