@@ -183,7 +183,10 @@ class Swin(nn.Module):
     _checks.images(self, x)
     x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % self.patch), (0, -x.shape[2] % self.patch), (0, 0)])
     patches = (self.patch, self.patch)
-    x = nn.Conv(self.width, patches, strides=patches, padding='VALID', dtype=self.dtype, name='embed')(x)
+    # Biases that are not zero: a black patch would be a zero vector, at which a chain of norms has gradients of 1e19.
+    bound = (self.patch**2 * x.shape[-1])**-0.5
+    x = nn.Conv(self.width, patches, strides=patches, padding='VALID', dtype=self.dtype, name='embed',
+                bias_init=lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound))(x)
     x = _norm(1e-5, 'embed_norm')(x.astype(jnp.float32))
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
     maps = []

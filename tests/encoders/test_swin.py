@@ -100,6 +100,18 @@ def test_maps_tokens_and_pooled():
   np.testing.assert_allclose(features.pooled, features.tokens.mean(1), atol=1e-6)
 
 
+def test_black_images_have_gradients_of_usual_size():
+  model, black = encoders.Swin(**FIELDS), np.zeros((1, 14, 11, 1), np.uint8)
+
+  @jax.jit
+  def gradient(key):
+    params = model.init(key, black)
+    return jax.grad(lambda p: model.apply(p, black).pooled[0, 0])(params)
+
+  # Without a bias at the patches it is of the order of 1e20 here, and its norm beyond float32.
+  assert max(np.abs(g).max() for g in jax.tree.leaves(jax.device_get(gradient(jax.random.key(0))))) < 100
+
+
 ERRORS = [
   (dict(depths=(2, 2)), r'depths=\(2, 2\) and heads=\(3, 6, 12, 24\); allowed is one of each a stage'),
   (dict(width=8, heads=(3, 6, 12, 24)), r'3 heads do not divide the 8 channels of stage 0'),
