@@ -21,7 +21,7 @@ from jax.typing import DTypeLike
 from mtjax.context import Ctx
 from mtjax.encoders import _checks, _state_space
 from mtjax.encoders.causal_conv import CausalConv, conv_tail
-from mtjax.encoders.selective_scan import selective_scan
+from mtjax.encoders.selective_scan import INNER, selective_scan
 
 
 class Mixer(nn.Module):
@@ -38,6 +38,7 @@ class Mixer(nn.Module):
     use_bias: of in_proj and out_proj.
     conv_bias: of the convolution.
     chunk: tokens of a chunk of the scan.
+    inner: the scan inside a chunk, see `selective_scan`.
     depth: blocks of the model, which scale the initial out_proj.
     dtype: of the products of matrices; the scan is in float32.
   """
@@ -48,6 +49,7 @@ class Mixer(nn.Module):
   use_bias: bool
   conv_bias: bool
   chunk: int
+  inner: str | None
   depth: int
   dtype: DTypeLike
 
@@ -73,7 +75,7 @@ class Mixer(nn.Module):
     if keep_state and mask is not None:
       delta = jnp.where(mask[..., None], delta, 0.0)              # the state stays that of the last token
     y, ssm = selective_scan(u, delta, -jnp.exp(A_log), B, C, D, reset=_state_space.borders(segments),
-                            state=state['ssm'], chunk=self.chunk)
+                            state=state['ssm'], chunk=self.chunk, inner=self.inner)
     y = y.astype(self.dtype) * nn.silu(z)
     y = _state_space.dense(width, self, kernel_init=_state_space.scaled_uniform(self.depth), name='out_proj')(y)
     if not keep_state:
@@ -110,6 +112,8 @@ class Mamba(_state_space.StateSpaceModel):
     remat: compute a block's activations again in the backward pass, to save memory.
     dtype: of the products of matrices; residual stream, norms and scan are float32.
     rank: R; None = ceil(D / 16).
+    inner: 'associative' or 'sequential', the scan inside a chunk; None = sequential on a CPU, else associative. The
+      numbers are the same, to rounding.
 
   Example:
     >>> model = Mamba(vocab_size=11, width=8, depth=1, logits=True)
@@ -122,14 +126,16 @@ class Mamba(_state_space.StateSpaceModel):
     (1, 1, 11)
   """
   rank: int | None = None
+  inner: str | None = None
 
   def __post_init__(self):
     super().__post_init__()
     if self.rank is not None:
       _checks.sizes(self, 'rank')
+    _checks.choice(self, 'inner', INNER)
 
   def mixer(self) -> Callable[..., nn.Module]:
-    fields = ('state_size', 'expand', 'conv_width', 'use_bias', 'conv_bias', 'chunk', 'depth', 'dtype')
+    fields = ('state_size', 'expand', 'conv_width', 'use_bias', 'conv_bias', 'chunk', 'inner', 'depth', 'dtype')
     return functools.partial(Mixer, rank=self.rank or -(-self.width // 16), **{f: getattr(self, f) for f in fields})
 
   def state_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,6 @@
 """The scans of Mamba and Mamba-2 against plain loops over tokens."""
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from mtjax.encoders.causal_conv import CausalConv, conv_tail
 from mtjax.encoders.selective_scan import selective_scan
 from mtjax.encoders.ssd import segsum, ssd
 
+ASSOCIATIVE, SEQUENTIAL = (functools.partial(selective_scan, inner=inner) for inner in ('associative', 'sequential'))
 RNG = np.random.default_rng(0)
 ROWS, LENGTH = 2, 11
 RESET = np.zeros((ROWS, LENGTH), bool)
@@ -52,7 +55,8 @@ def ssd_by_loop(x, delta, A, B, C, D, reset, state):
 
 
 @pytest.mark.parametrize('chunk', [1, 4, 11, 32])
-@pytest.mark.parametrize('scan, loop, inputs', [(selective_scan, selective_by_loop, selective_inputs),
+@pytest.mark.parametrize('scan, loop, inputs', [(ASSOCIATIVE, selective_by_loop, selective_inputs),
+                                                (SEQUENTIAL, selective_by_loop, selective_inputs),
                                                 (ssd, ssd_by_loop, ssd_inputs)])
 def test_chunks_equal_the_loop(scan, loop, inputs, chunk):
   arrays, state = inputs()
@@ -83,7 +87,8 @@ def test_ssd_is_the_selective_scan_of_equal_decays():
   np.testing.assert_allclose(s.reshape(h.shape), h, atol=1e-5)
 
 
-@pytest.mark.parametrize('scan, inputs', [(selective_scan, selective_inputs), (ssd, ssd_inputs)])
+@pytest.mark.parametrize('scan, inputs', [(ASSOCIATIVE, selective_inputs), (SEQUENTIAL, selective_inputs),
+                                          (ssd, ssd_inputs)])
 def test_gradients_of_chunks_equal_those_of_one_chunk(scan, inputs):
   arrays, state = inputs()
 
@@ -113,6 +118,8 @@ def test_bad_chunks_and_groups_are_named():
   arrays, _ = selective_inputs()
   with pytest.raises(ValueError, match='chunk=0; allowed is an integer >= 1'):
     selective_scan(**arrays, chunk=0)
+  with pytest.raises(ValueError, match="inner='loop'; allowed are None, 'associative', 'sequential'"):
+    selective_scan(**arrays, inner='loop')
   arrays, _ = ssd_inputs(heads=3, groups=2)
   with pytest.raises(ValueError, match='3 heads and 2 groups'):
     ssd(**arrays)
