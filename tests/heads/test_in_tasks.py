@@ -4,9 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtjax import experiment, heads
+from mtjax import encoders, experiment, heads, losses
 from mtjax.context import Features
 from mtjax.data.streams import with_mask
+from mtjax.metrics import Collection
+from mtjax.objective import Objective
 from mtjax.tasks import Task
 
 RNG = np.random.default_rng(0)
@@ -75,3 +77,18 @@ def test_losses_and_metrics_of_known_labels_only(name):
   values = metrics.compute(metrics.update(metrics.init(), outputs, task.view(batch)))
   assert set(values) == set(metrics.names)
   assert all(np.isfinite(value) for value in values.values()), values
+
+
+def test_streams_in_one_call_have_logits_of_their_own():
+  encoder = encoders.Mamba(vocab_size=7, width=4, depth=1, state_size=2, logits=True)
+  head, loss = heads.LanguageModel(vocab_size=7, tie=True), losses.next_token_xent
+  tasks = {name: Task(name, name, 'tokens', head, loss, Collection({})) for name in ('a', 'b')}
+  tokens = {name: RNG.integers(0, 7, (2, 5)) for name in tasks}
+  batch = {name: {'tokens': x, 'tokens_mask': np.ones((2, 5), bool), 'valid': np.ones(2, bool)}
+           for name, x in tokens.items()}
+  objective = Objective(encoder, tasks, {name: 'tokens' for name in tasks})
+  params = jax.jit(objective.init)(jax.random.key(0), batch)
+  outputs = jax.jit(objective.outputs)(params, batch)
+  for name, x in tokens.items():
+    alone = jax.jit(encoder.apply)({'params': params['encoder']}, x).aux['logits']
+    np.testing.assert_allclose(outputs[name], alone, atol=1e-6)
