@@ -9,6 +9,8 @@ in residual blocks with an RMSNorm before (`mtjax.encoders.selective_scan` has t
 N numbers of state a channel, R = ceil(D / 16) the rank of the step.
 Parameters are those of the published checkpoints (`mixer.conv1d` is `mixer/conv`, `norm_f` is `norm`); A_log and D are
 not called kernel, so that weight decay leaves them alone.
+Differs from the published code: padding is zero after in_proj too, so that with use_bias rows padded on the left give
+the numbers of rows that are not; a token equal to `pad_id` that is decoded leaves the state as it was.
 """
 import functools
 from collections.abc import Callable

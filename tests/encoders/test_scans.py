@@ -54,7 +54,7 @@ def ssd_by_loop(x, delta, A, B, C, D, reset, state):
   return y, s
 
 
-@pytest.mark.parametrize('chunk', [1, 4, 11, 32])
+@pytest.mark.parametrize('chunk', [1, 4, 32])
 @pytest.mark.parametrize('scan, loop, inputs', [(ASSOCIATIVE, selective_by_loop, selective_inputs),
                                                 (SEQUENTIAL, selective_by_loop, selective_inputs),
                                                 (ssd, ssd_by_loop, ssd_inputs)])
