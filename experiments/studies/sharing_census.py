@@ -31,7 +31,7 @@ def get_study(pair: str = 'income') -> Study:
                      eval_batch_size=8192)
   config.tasks = {label: dict(label=label, head=dict(name='classification', classes=2), loss='softmax_xent',
                               metrics=('auc', 'log_loss')) for label in LABELS[pair]}
-  config.encoder = dict(name='experiments.studies.beds.census:Encoder', codes=NUM_CODES[pair], widths=(128, 64))
+  config.encoder = dict(name='tabular', codes=NUM_CODES[pair], widths=(128, 64))
   config.optimizer = dict(name='adam', lr=3e-3, schedule=dict(name='cosine', warmup_steps=0.05))
   config.steps, config.log_every, config.eval_every, config.checkpoint_every = 400, 40, 40, 400
   shared = {f'shared, {size}': lambda seed, count=count: rows(count, seed) for size, count in ROWS.items()}
