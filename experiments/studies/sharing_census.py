@@ -4,8 +4,8 @@ python -m mtjax.data.fetch census_income
 python -m mtjax.study --study=experiments/studies/sharing_census.py:income --workdir=runs/sharing_census_income
 and likewise :education. Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate
 Mixture-of-Experts", KDD 2018. Every arm makes 400 steps of 256 rows; the checkpoint with the lowest validation loss is
-tested, so that with 4,000 rows no arm is judged by how it overfits. Each seed has training rows of its own, the same for
-all arms: with one choice of rows for all seeds, intervals would say nothing of another.
+tested, so that with 4,000 rows no arm is judged by how it overfits. Each seed has training rows of its own, the same
+for all arms: with one choice of rows for all seeds, intervals would say nothing of another.
 """
 from experiments.common import base_config
 from experiments.studies.beds.census import LABELS
