@@ -4,8 +4,8 @@ python -m mtjax.data.fetch census_income
 python -m mtjax.study --study=experiments/studies/sharing_census.py:income --workdir=runs/sharing_census_income
 and likewise :education. Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate
 Mixture-of-Experts", KDD 2018. Every arm makes 400 steps of 256 rows; the checkpoint with the lowest validation loss is
-tested, so that with 4,000 rows no arm is judged by how it overfits. Each seed has training rows of its own, the same for
-all arms: with one choice of rows for all seeds, intervals would say nothing of another.
+tested, so that with 4,000 rows no arm is judged by how it overfits. Each seed has training rows of its own, the same
+for all arms: with one choice of rows for all seeds, intervals would say nothing of another.
 """
 from experiments.common import base_config
 from experiments.studies.beds.census import LABELS
@@ -31,7 +31,7 @@ def get_study(pair: str = 'income') -> Study:
                      eval_batch_size=8192)
   config.tasks = {label: dict(label=label, head=dict(name='classification', classes=2), loss='softmax_xent',
                               metrics=('auc', 'log_loss')) for label in LABELS[pair]}
-  config.encoder = dict(name='experiments.studies.beds.census:Encoder', codes=NUM_CODES[pair], widths=(128, 64))
+  config.encoder = dict(name='tabular', codes=NUM_CODES[pair], widths=(128, 64))
   config.optimizer = dict(name='adam', lr=3e-3, schedule=dict(name='cosine', warmup_steps=0.05))
   config.steps, config.log_every, config.eval_every, config.checkpoint_every = 400, 40, 40, 400
   shared = {f'shared, {size}': lambda seed, count=count: rows(count, seed) for size, count in ROWS.items()}

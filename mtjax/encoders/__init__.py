@@ -2,12 +2,22 @@
 # Vectors, of any shape.
 from mtjax.encoders.mlp import MLP
 
+# Tables of categories and numbers.
+from mtjax.encoders.tabular import Tabular
+
 # Images.
+from mtjax.encoders.convnet import ConvNet
+from mtjax.encoders.efficientnet_lite import EfficientNetLite
 from mtjax.encoders.lenet import LeNet
+from mtjax.encoders.swin import Swin
 from mtjax.encoders.vit import ViT
 
 # Text.
 from mtjax.encoders.byte_transformer import ByteTransformer
+
+# Text and other sequences, in time linear in their length.
+from mtjax.encoders.mamba import Mamba
+from mtjax.encoders.mamba2 import Mamba2
 
 # What encoders are made of.
 from mtjax.encoders.layers import Attention, Mlp, TransformerBlock, as_float_image, attend
