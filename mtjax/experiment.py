@@ -35,6 +35,9 @@ ENCODERS = Registry('encoder', {
   'lenet': 'mtjax.encoders:LeNet',
   'vit': 'mtjax.encoders:ViT',
   'byte_transformer': 'mtjax.encoders:ByteTransformer',
+  'bert': 'mtjax.encoders:BERT',
+  'gpt2': 'mtjax.encoders:GPT2',
+  'llama': 'mtjax.encoders:Llama',
 })
 HEADS = Registry('head', {
   'classification': 'mtjax.heads:Classification',

@@ -7,7 +7,14 @@ from mtjax.encoders.lenet import LeNet
 from mtjax.encoders.vit import ViT
 
 # Text.
+from mtjax.encoders.bert import BERT
 from mtjax.encoders.byte_transformer import ByteTransformer
 
+# Text, with logits of the next token and a cache.
+from mtjax.encoders.gpt2 import GPT2
+from mtjax.encoders.llama import Llama
+
 # What encoders are made of.
-from mtjax.encoders.layers import Attention, Mlp, TransformerBlock, as_float_image, attend
+from mtjax.encoders.attention import attend
+from mtjax.encoders.cache import Cache
+from mtjax.encoders.layers import Attention, GatedMlp, Mlp, TransformerBlock, as_float_image
