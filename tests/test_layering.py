@@ -19,6 +19,7 @@ LAYERS = [
   {'objective'},
   {'tasks'},
   {'models'},
+  {'interop'},  # gives out encoders with their parameters
   {'adapters', 'hypernets', 'moe', 'heads', 'encoders'},
   {'metrics'},
   {'losses'},
@@ -26,7 +27,6 @@ LAYERS = [
   {'merging', 'masks', 'decoding'},
   {'data'},
   {'parallel'},
-  {'interop'},
   {'autodiff'},
   {'config', 'context', 'tree', 'papers'},
 ]
