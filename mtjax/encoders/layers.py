@@ -186,7 +186,7 @@ class TransformerBlock(nn.Module):
 
 def layer_norm(x: jax.Array, name: str, eps: float = 1e-6) -> jax.Array:
   """LayerNorm over the last axis, in and to float32. To be called inside a compact method.  Parameters: scale, bias."""
-  return nn.LayerNorm(eps, dtype=jnp.float32, use_fast_variance=False, name=name)(x.astype(jnp.float32))
+  return nn.LayerNorm(eps, dtype=jnp.float32, name=name)(x.astype(jnp.float32))
 
 
 def rms_norm(x: jax.Array, name: str, eps: float = 1e-6) -> jax.Array:
