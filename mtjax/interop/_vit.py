@@ -23,8 +23,6 @@ def _module(config, architecture, names) -> ViT:
 
 
 def _config(module: ViT, params) -> dict:
-  if module.pool == 'mean':
-    raise ValueError("ViT has pool='mean', which has no published layout; allowed are 'cls' and 'pooler'.")
   side = round((params['pos_embed'].shape[0] - 1) ** 0.5)
   if side * side + 1 != params['pos_embed'].shape[0]:
     raise ValueError(f'ViT has {params["pos_embed"].shape[0]} positions; published are square images alone, n^2 + 1.')
@@ -39,6 +37,8 @@ def _config(module: ViT, params) -> dict:
 
 
 def _rows(module: ViT) -> list[Row]:
+  if module.pool == 'mean':
+    raise ValueError("ViT has pool='mean', which has no published layout; allowed are 'cls' and 'pooler'.")
   rows = [Row('vit.embeddings.cls_token', 'cls', FIRST_TWO),
           Row('vit.embeddings.position_embeddings', 'pos_embed', FIRST),
           Row('vit.embeddings.patch_embeddings.projection.weight', 'embed/kernel', CONV),

@@ -27,7 +27,7 @@ from jax.typing import DTypeLike
 from mtjax import tree
 from mtjax.config import did_you_mean
 from mtjax.interop import _safetensors
-from mtjax.interop.mapping import Family, Row
+from mtjax.interop.mapping import SAME, Family, Row
 
 FAMILIES = {
   **dict.fromkeys(('BertModel', 'BertForMaskedLM', 'BertForSequenceClassification'), 'mtjax.interop._bert'),
@@ -92,10 +92,15 @@ def save(module: nn.Module, params: Mapping[str, Any], directory: str | pathlib.
   flat, rows = tree.flatten(params), family.rows(module)
   wanted = [path for row in rows for path in _several(row.ours)]
   lists = {'missing': sorted(set(wanted) - set(flat)), 'unknown': sorted(set(flat) - set(wanted))}
+  config = {}
+  if not any(lists.values()):
+    config = family.config(module, flat) | {'torch_dtype': jnp.dtype(flat[wanted[0]].dtype).name} | dict(extra or {})
+    shapes = tree.flatten(jax.eval_shape(module.init, jax.random.key(0), family.example(config))['params'])
+    lists['misshapen'] = [f'{path} is {list(flat[path].shape)}, expected {list(shapes[path].shape)}'
+                          for path in wanted if flat[path].shape != shapes[path].shape]
   if any(lists.values()):
-    raise ValueError(f"These are not the parameters of {type(module).__name__}. "
+    raise ValueError(f'These are not the parameters of {type(module).__name__}. '
                      + ' '.join(f'{kind}: {", ".join(paths)}.' for kind, paths in lists.items() if paths))
-  config = family.config(module, flat) | {'torch_dtype': jnp.dtype(flat[wanted[0]].dtype).name} | dict(extra or {})
   prefix = family.base if config['architectures'][0] in family.bare else ''
   where: dict[str, tuple[Row, int | None]] = {}
   for row in rows:
@@ -177,14 +182,19 @@ def _entry_shape(leaf: Any) -> jax.ShapeDtypeStruct:
 
 def _read_row(row: Row, found, entries, shapes, dtype, place) -> dict[str, jax.Array]:
   """{our path: array}; each tensor is copied once, from the file's bytes into the place of its leaf."""
-  ours, buffers = _several(row.ours), {}
-  for i, name in enumerate(_several(row.theirs)):
+  ours, theirs = _several(row.ours), _several(row.theirs)
+  entry = entries[found[theirs[0]]]
+  dtype = jnp.dtype(dtype or _safetensors.dtype_of(found[theirs[0]], entry))
+  buffers = {path: _buffer(shapes[path].shape, dtype) for path in ours}
+  for i, name in enumerate(theirs):
+    targets = [buffers[path][i] if isinstance(row.theirs, tuple) else buffers[path] for path in ours]
+    if row.transform is SAME:
+      for rows, block in _safetensors.read_blocks(found[name], entries[found[name]]):
+        targets[0][rows] = block
+      continue
     array = _safetensors.read(found[name], entries[found[name]])
     views = row.transform.load(array)
-    for path, view in zip(ours, views if isinstance(row.ours, tuple) else (views,)):
-      if path not in buffers:
-        buffers[path] = _buffer(shapes[path].shape, jnp.dtype(dtype or array.dtype))
-      target = buffers[path][i] if isinstance(row.theirs, tuple) else buffers[path]
+    for target, view in zip(targets, _several(views)):
       target[...] = view
     del array, views, view
   return {path: jax.device_put(buffers.pop(path), place(path, shapes[path].shape)) for path in ours}

@@ -37,25 +37,25 @@ CASES = {
 def reference(query, key, value, mask=None, bias=None, causal=False, window=None, prefix=None, segments=None,
               positions=None, scale=None):
   out = np.zeros_like(query)
-  for b, l, h in np.ndindex(B, L, H):
+  for b, i, h in np.ndindex(B, L, H):
     seen, scores = [], []
     for s in range(S):
       shown = True
       if mask is not None:
         full = mask[:, None, None, :] if mask.ndim == 2 else mask
-        shown = np.broadcast_to(full, (B, H, L, S))[b, h, l, s]
+        shown = np.broadcast_to(full, (B, H, L, S))[b, h, i, s]
       if causal:
-        before = s <= positions[b, l] and (window is None or s > positions[b, l] - window)
+        before = s <= positions[b, i] and (window is None or s > positions[b, i] - window)
         shown = shown and (before or (prefix is not None and s < prefix[b]))
       if segments is not None:
-        shown = shown and segments[0][b, l] == segments[1][b, s]
+        shown = shown and segments[0][b, i] == segments[1][b, s]
       if shown:
-        extra = 0 if bias is None else np.broadcast_to(bias, (B, H, L, S))[b, h, l, s]
+        extra = 0 if bias is None else np.broadcast_to(bias, (B, H, L, S))[b, h, i, s]
         seen.append(s)
-        scores.append(query[b, l, h] @ key[b, s, h // (H // G)] * (D**-0.5 if scale is None else scale) + extra)
+        scores.append(query[b, i, h] @ key[b, s, h // (H // G)] * (D**-0.5 if scale is None else scale) + extra)
     seen = seen or range(S)
     weights = np.exp(scores) if scores else np.ones(S)
-    out[b, l, h] = sum(w * value[b, s, h // (H // G)] for w, s in zip(weights / weights.sum(), seen))
+    out[b, i, h] = sum(w * value[b, s, h // (H // G)] for w, s in zip(weights / weights.sum(), seen))
   return out
 
 
