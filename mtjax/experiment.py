@@ -42,6 +42,9 @@ ENCODERS = Registry('encoder', {
   'byte_transformer': 'mtjax.encoders:ByteTransformer',
   'mamba': 'mtjax.encoders:Mamba',
   'mamba2': 'mtjax.encoders:Mamba2',
+  'bert': 'mtjax.encoders:BERT',
+  'gpt2': 'mtjax.encoders:GPT2',
+  'llama': 'mtjax.encoders:Llama',
 })
 HEADS = Registry('head', {
   'classification': 'mtjax.heads:Classification',

@@ -20,6 +20,7 @@ LAYERS = [
   {'objective'},
   {'tasks'},
   {'models'},
+  {'interop'},  # gives out encoders with their parameters
   {'adapters', 'hypernets', 'moe', 'heads', 'encoders'},
   {'metrics'},
   {'losses'},
@@ -27,7 +28,6 @@ LAYERS = [
   {'merging', 'masks', 'decoding'},
   {'data'},
   {'parallel'},
-  {'interop'},
   {'autodiff'},
   {'config', 'context', 'tree', 'papers'},
 ]

@@ -25,7 +25,8 @@ from jax.typing import DTypeLike
 
 from mtjax.context import Ctx, Features
 from mtjax.encoders import _checks
-from mtjax.encoders.layers import Mlp, as_float_image, run_block
+from mtjax.encoders.layers import Mlp, as_float_image
+from mtjax.encoders.stack import run_block
 
 
 class WindowAttention(nn.Module):
