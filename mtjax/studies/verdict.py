@@ -9,10 +9,10 @@ The score of an arm is a table [S seeds, M columns] of `metric`:
     'delta_m_all'      likewise, the mean over all metrics of the task
 
 Columns of one table are of one direction (else their mean means nothing: take 'delta_m'). Of each seed counts the mean
-over columns; the interquartile mean is over the whole table. Claims compare those means, paired by seed: would it be so
-with other seeds? With unit='task' they compare the means over seeds, paired by task: would it be so for other tasks of
-the kind? P-values are adjusted by Holm over the claims of a study. A claim holds (True), does not hold (False), or there is no evidence
-(None).
+over columns; the interquartile mean is over the whole table. Claims compare those means, paired by seed: would it be
+so with other seeds? With unit='task' they compare the means over seeds, paired by task: would it be so for other tasks
+of the kind? P-values are adjusted by Holm over the claims of a study. A claim holds (True), does not hold (False), or
+there is no evidence (None).
 """
 import dataclasses
 import re
