@@ -3,7 +3,7 @@
 The score of an arm is a table [S seeds, M columns] of `metric`:
 
     'accuracy'         that metric of every task that has it
-    'left/accuracy'    of one task
+    'left/accuracy'    of one task; also as configs name it, 'eval/left/accuracy'
     None               the first metric of every task
     'delta_m'          of every task, 100 o (S - b) / |b| of its first metric: percent better than the arm's baseline b
     'delta_m_all'      likewise, the mean over all metrics of the task
@@ -139,14 +139,16 @@ def claims_of(verdict: Any, arms: Sequence[str]) -> list[Claim]:
   """
   if isinstance(verdict, Claim):
     return [verdict]
-  if verdict is None:
+  if verdict is None or verdict == 'better':
     return [better(arms[0], other) for other in arms[1:]]
   if isinstance(verdict, str):
     sides = re.split(r'\s+>\s+', verdict.strip())
     if len(sides) != 2 or not all(sides):
-      raise ValueError(f"'verdict' as text is 'a > b', of two arms, got {verdict!r}.")
+      raise ValueError(f"'verdict' as text is 'a > b', of two arms, or 'better', got {verdict!r}.")
     return [better(*sides)]
   if isinstance(verdict, Sequence):
+    if len(verdict) == 2 and all(isinstance(part, str) and part in arms for part in verdict):
+      return [better(*verdict)]
     return [claim for part in verdict for claim in claims_of(part, arms)]
   if callable(verdict):
     return []
@@ -203,7 +205,7 @@ def columns_of(scores: Mapping[tuple[str, str], Any], metric: str | None, arm: s
     for column in scores:
       first.setdefault(column[0], column)
     return list(first.values())
-  task, _, name = metric.rpartition('/')
+  task, _, name = metric.removeprefix('eval/').rpartition('/')
   columns = [column for column in scores if column[1] == name and task in ('', column[0])]
   if not columns:
     known = {name for pair in scores for name in (pair[1], '/'.join(pair))} | set(DELTA_M)

@@ -11,7 +11,6 @@ the next run.
 """
 import concurrent.futures
 import dataclasses
-import importlib.util
 import json
 import logging
 import os
@@ -31,7 +30,7 @@ from mtjax.studies import provenance, record
 from mtjax.studies.score_frame import ScoreFrame, merge
 from mtjax.studies.search import arm_name
 from mtjax.studies.verdict import CHOSEN, table
-from mtjax.study.definition import Arm, Cell, Parts, Study, group_key
+from mtjax.study.definition import Arm, Cell, Parts, Study, group_key, load_file
 from mtjax.together import Outcome, spread_devices, train_together
 from mtjax.training.writers import read_metrics
 
@@ -215,7 +214,8 @@ class Runner:
   # --- scores
 
   def _scores(self, cell: Cell, chosen: bool) -> ScoreFrame:
-    frame = ScoreFrame.from_workdir(self.folder_of(cell), cell.arm)
+    losses = (self.study.metric or '').split('/')[-1] == 'loss'
+    frame = ScoreFrame.from_workdir(self.folder_of(cell), cell.arm, losses=losses)
     run = '/'.join(part for part in (cell.arm, cell.part, str(cell.seed)) if part)
     if chosen:
       step = max(row.step for row in frame.where(split='test'))
@@ -307,18 +307,12 @@ class Runner:
 
 def load_study(path: str) -> Study:
   """The study of a file 'FILE.py' or 'FILE.py:arg', by its get_study() or get_study(arg)."""
-  name, _, argument = path.partition('.py:')
-  file = pathlib.Path(name if name.endswith('.py') else f'{name}.py')
-  if not file.exists():
-    raise FileNotFoundError(f'There is no study {str(file)!r}.')
-  spec = importlib.util.spec_from_file_location(file.stem, file)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  module, argument = load_file(path)
   if not hasattr(module, 'get_study'):
-    raise ValueError(f'{file} has no get_study(), which gives an mtjax.study.Study.')
+    raise ValueError(f'{path} has no get_study(), which gives an mtjax.study.Study.')
   study = module.get_study(argument) if argument else module.get_study()
   if not isinstance(study, Study):
-    raise ValueError(f'get_study() of {file} must give an mtjax.study.Study, got {type(study).__name__}.')
+    raise ValueError(f'get_study() of {path} must give an mtjax.study.Study, got {type(study).__name__}.')
   return study
 
 

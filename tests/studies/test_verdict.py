@@ -31,7 +31,7 @@ BOTH = frame(
 def test_a_metric_names_columns():
   assert table(BOTH, 'joint', None).columns == [('left', 'accuracy'), ('right', 'accuracy')]
   assert table(BOTH, 'joint', 'accuracy').columns == table(BOTH, 'joint', None).columns
-  assert table(BOTH, 'joint', 'left/loss').columns == [('left', 'loss')]
+  assert table(BOTH, 'joint', 'left/loss').columns == table(BOTH, 'joint', 'eval/left/loss').columns == [('left', 'loss')]
   assert not table(BOTH, 'joint', 'left/loss').higher_is_better
   with pytest.raises(ValueError, match="'acuracy', which arm 'joint' has not. Did you mean 'accuracy'"):
     table(BOTH, 'joint', 'acuracy')
@@ -123,6 +123,7 @@ def test_how_a_verdict_is_written():
   assert claims_of(None, ['a', 'b', 'c']) == [better('a', 'b'), better('a', 'c')]
   assert claims_of(['a > b', not_worse('a', 'c', 1.0)], ['a', 'b', 'c']) == [better('a', 'b'), not_worse('a', 'c', 1.0)]
   assert claims_of(lambda frame: True, ['a']) == []
+  assert claims_of('better', ['a', 'b']) == claims_of(('a', 'b'), ['a', 'b']) == [better('a', 'b')]
   for wrong in ('a < b', 'a >', 'a > b > c'):
     with pytest.raises(ValueError, match="'a > b'"):
       claims_of(wrong, ['a', 'b'])

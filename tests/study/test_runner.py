@@ -152,7 +152,7 @@ def test_arms_in_processes(tmp_path):
 
 
 def test_bad_files_and_options(tmp_path, capsys):
-  with pytest.raises(FileNotFoundError, match='There is no study'):
+  with pytest.raises(FileNotFoundError, match='There is no file'):
     studies.load_study(str(tmp_path / 'none.py'))
   (tmp_path / 'empty.py').write_text('')
   with pytest.raises(ValueError, match='has no get_study'):
