@@ -6,6 +6,7 @@ import pytest
 
 from mtjax.data import fetch
 from mtjax.papers import PAPERS
+from mtjax.studies import index
 from mtjax.studies.score_frame import ScoreFrame
 from mtjax.study import Runner, load_study
 
@@ -68,6 +69,12 @@ def test_the_null_study_is_never_better_more_than_five_times_in_a_hundred():
   found = json.loads((RESULTS / 'null' / 'simulation.json').read_text())
   assert found['repetitions'] == 200 and {row['test'] for row in found['rates']} == {'auto', 'wilcoxon', 'sign_flip'}
   assert max(row['better'] for row in found['rates']) <= 0.05
+
+
+def test_the_readme_has_their_table():
+  readme = (ROOT / 'README.md').read_text(encoding='utf-8')
+  assert index.update(readme, RESULTS, 'experiments/results') == readme, (
+    'python -m mtjax.studies.index experiments/results --readme=README.md')
 
 
 def test_the_index_shows_every_study():
