@@ -3,8 +3,10 @@
 A thin cover over `tokenizers` (tokenizer.json, https://huggingface.co/docs/tokenizers) and `sentencepiece` (*.model,
 https://github.com/google/sentencepiece), which do the work.
 """
+import dataclasses
+import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,6 +81,49 @@ class Tokenizer:
   def token_types(self, texts: Sequence[str], pairs: Sequence[str], length: int) -> np.ndarray:
     """[B, length] int32: 1 for the tokens of the second text, else 0 (BERT), for rows padded on the right."""
     return self._backend.token_types(list(texts), list(pairs), length)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+  """A format (`mtjax.data.formats`): text as a checkpoint's token ids, int32 [N, length], padded on the right.
+
+  Args:
+    column: a text column, or two, of which the second is the pair of the first.
+    path: as of `Tokenizer`, or 'fetched:NAME' of `python -m mtjax.data.fetch`.
+    length: tokens a row; longer texts are cut.
+  """
+
+  column: str | Sequence[str]
+  path: str
+  length: int
+
+  def __post_init__(self):
+    if not isinstance(self.length, int) or self.length < 1 or not 1 <= len(self.columns) <= 2:
+      raise ValueError(f'tokens needs length >= 1 and one or two columns, got {self.length!r} and {self.column!r}.')
+
+  @property
+  def columns(self) -> tuple[str, ...]:
+    """The columns that are read."""
+    return (self.column,) if isinstance(self.column, str) else tuple(self.column)
+
+  @functools.cached_property
+  def _tokenizer(self) -> Tokenizer:
+    return Tokenizer(local(self.path))
+
+  def __call__(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Encodes the text of `rows`, each a str or UTF-8 bytes."""
+    texts, *pairs = ([x.decode() if isinstance(x, bytes) else x for x in rows[name]] for name in self.columns)
+    return self._tokenizer(texts, self.length, pairs=pairs[0] if pairs else None)[0]
+
+
+def local(path: str) -> pathlib.Path:
+  """A path, where 'fetched:NAME' is the folder of what was fetched; raises FileNotFoundError with the command."""
+  kind, _, name = str(path).partition(':')
+  if kind != 'fetched':
+    return pathlib.Path(path).expanduser()
+  from mtjax.data import fetch
+
+  return fetch.require(name)
 
 
 class _Json:
