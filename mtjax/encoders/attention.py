@@ -17,14 +17,14 @@ from mtjax.encoders.masks import check_bias
 from mtjax.encoders.masks import seen as seen_keys
 
 IMPLEMENTATIONS = ('auto', 'xla', 'chunked', 'cudnn')
-LONG = 4096  # queries and keys from which 'auto' no longer holds all scores at once
+LONG = 1024  # queries and keys from which chunks are faster on a CPU, too
 
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None, *,
            bias: jax.Array | None = None, causal: bool = False, window: int | None = None,
            prefix: jax.Array | None = None, segments: jax.Array | tuple[jax.Array, jax.Array] | None = None,
            positions: jax.Array | None = None, scale: float | None = None, implementation: str = 'auto',
-           chunk: int = 512) -> jax.Array:
+           chunk: int = 128) -> jax.Array:
   """Attention of `query` [B, L, H, D] over `key` and `value` [B, S, G, D].
 
   Args:
@@ -38,8 +38,8 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array |
       where L differs from S, as with a cache.
     scale: of the products; None = D^-0.5.
     implementation: 'xla' holds all scores; 'chunked' those of `chunk` keys at a time, gradients included; 'cudnn' is
-      the fused kernel of NVIDIA GPUs (float16 or bfloat16); 'auto' = cudnn where it can, chunked from 4096 queries and
-      keys on, else xla.
+      the fused kernel of NVIDIA GPUs (float16 or bfloat16); 'auto' = cudnn where it can, chunked from 1024 queries and
+      keys on, else xla. Of the three only xla has forward-mode derivatives.
     chunk: keys a chunk.
 
   Returns:

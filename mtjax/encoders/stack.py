@@ -2,7 +2,9 @@
 
 The three are the same function of the same parameters, dropout included, and the parameters are called block_0,
 block_1, … in all of them. The scan stacks them inside the call, so that a layer is compiled once however many there
-are; it costs a copy of the parameters and, in the backward pass, of their gradients. Rematerialisation (Chen et al.,
+are; it costs a copy of the parameters and, in the backward pass, of their gradients. Taking the gradients apart again
+is compiled too, an operation for each leaf of each layer: on a CPU, where XLA compiles equal layers of a loop quickly,
+it eats up what was saved, so that measuring comes before choosing. Rematerialisation (Chen et al.,
 "Training Deep Nets with Sublinear Memory Cost", 2016, https://arxiv.org/abs/1604.06174) keeps a layer's input, and of
 its inside what the policy names.
 
