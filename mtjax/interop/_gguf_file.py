@@ -12,12 +12,12 @@ Files are read with plain reads: what is in memory is the table, and one tensor 
 """
 import math
 import pathlib
-import struct
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtjax.interop._cursor import Cursor
 from mtjax.interop._gguf_quants import OTHERS, TYPES, Type
 
 VERSIONS = (2, 3)
@@ -61,7 +61,7 @@ def scan(path: str | pathlib.Path) -> Contents:
   """
   path = pathlib.Path(path).expanduser()
   with path.open('rb') as file:
-    cursor = _Cursor(path, file)
+    cursor = Cursor(path, file)
     magic = file.read(4)
     if magic != b'GGUF':
       raise ValueError(f"{path} is no GGUF file: it begins with {magic!r}; allowed is b'GGUF'.")
@@ -72,17 +72,17 @@ def scan(path: str | pathlib.Path) -> Contents:
     num_tensors, num_pairs = (cursor.number('<u8', 'the header') for _ in range(2))
     metadata: dict[str, Any] = {}
     for i in range(num_pairs):
-      key = cursor.string(f'metadata {i + 1} of {num_pairs}')
+      key = cursor.text('<u8', f'metadata {i + 1} of {num_pairs}')
       if key in metadata:
         raise ValueError(f'{path} is damaged: it has the metadata {key!r} twice.')
-      metadata[key] = cursor.value(cursor.number('<u4', key), key)
+      metadata[key] = _value(cursor, cursor.number('<u4', key), key)
     if (parts := metadata.get('split.count', 1)) > 1:
       raise ValueError(f'{path} is one of {parts} parts of a model. Join them with llama-gguf-split --merge.')
-    headers = [cursor.tensor(f'tensor {i + 1} of {num_tensors}') for i in range(num_tensors)]
+    headers = [_tensor(cursor, f'tensor {i + 1} of {num_tensors}') for i in range(num_tensors)]
     alignment = metadata.get('general.alignment', 32)
     if not isinstance(alignment, int) or isinstance(alignment, bool) or alignment < 1:
       raise ValueError(f'{path} has general.alignment={alignment!r}; allowed is an integer >= 1.')
-    start = -(-file.tell() // alignment) * alignment
+    start = -(-cursor.at // alignment) * alignment
   tensors: dict[str, Tensor] = {}
   for name, shape, type_, offset in headers:
     if name in tensors:
@@ -124,52 +124,33 @@ def dtype_of(name: str, tensor: Tensor) -> np.dtype:
   return tensor.type.dtype
 
 
-class _Cursor:
-  """Takes a file apart from its beginning on; says where it ends too early."""
+def _value(cursor: Cursor, kind: int, what: str, depth: int = 0) -> Any:
+  """A value of metadata."""
+  if kind in NUMBERS:
+    return cursor.number(NUMBERS[kind], what)
+  if kind == STRING:
+    return cursor.text('<u8', what)
+  if kind != ARRAY or depth == DEEPEST:
+    raise ValueError(f'{cursor.path} is damaged at {what}: a value of type {kind} at depth {depth}; allowed are the '
+                     f'types 0 to 12, and arrays to depth {DEEPEST}.')
+  inner, count = cursor.number('<u4', what), cursor.number('<u8', what)
+  if inner in NUMBERS:
+    return np.frombuffer(cursor.take(count * np.dtype(NUMBERS[inner]).itemsize, what), NUMBERS[inner])
+  return [_value(cursor, inner, what, depth + 1) for _ in range(count)]
 
-  def __init__(self, path: pathlib.Path, file: BinaryIO):
-    self.path, self.size, self._file = path, path.stat().st_size, file
 
-  def take(self, count: int, what: str) -> bytes:
-    if count > self.size - self._file.tell():
-      raise ValueError(f'{self.path} is damaged or cut off at {what}: {count} bytes are due at byte '
-                       f'{self._file.tell()}, the file ends at {self.size}.')
-    return self._file.read(count)
-
-  def number(self, dtype: str, what: str) -> int | float | bool:
-    return np.frombuffer(self.take(np.dtype(dtype).itemsize, what), dtype)[0].item()
-
-  def string(self, what: str) -> str:
-    length, = struct.unpack('<Q', self.take(8, what))
-    try:
-      return self.take(length, what).decode()
-    except UnicodeDecodeError as error:
-      raise ValueError(f'{self.path} is damaged at {what}: a string is not UTF-8 ({error}).') from error
-
-  def value(self, kind: int, what: str, depth: int = 0) -> Any:
-    if kind in NUMBERS:
-      return self.number(NUMBERS[kind], what)
-    if kind == STRING:
-      return self.string(what)
-    if kind != ARRAY or depth == DEEPEST:
-      raise ValueError(f'{self.path} is damaged at {what}: a value of type {kind} at depth {depth}; allowed are the '
-                       f'types 0 to 12, and arrays to depth {DEEPEST}.')
-    inner, count = self.number('<u4', what), self.number('<u8', what)
-    if inner in NUMBERS:
-      return np.frombuffer(self.take(count * np.dtype(NUMBERS[inner]).itemsize, what), NUMBERS[inner])
-    return [self.value(inner, what, depth + 1) for _ in range(count)]
-
-  def tensor(self, what: str) -> tuple[str, tuple[int, ...], Type, int]:
-    name = self.string(what)
-    axes = self.number('<u4', name)
-    if axes > 4:
-      raise ValueError(f'{self.path} is damaged at the tensor {name}: it has {axes} axes; allowed are up to 4.')
-    shape = tuple(self.number('<u8', name) for _ in range(axes))[::-1]
-    kind, offset = self.number('<u4', name), self.number('<u8', name)
-    if kind not in TYPES:
-      raise ValueError(f'{self.path} holds the tensor {name} as {OTHERS.get(kind, f"type {kind}")}; allowed are '
-                       f'{", ".join(known.name for known in TYPES.values())}.')
-    if (shape[-1] if shape else 1) % TYPES[kind].block:
-      raise ValueError(f'{self.path} is damaged at the tensor {name}: of shape {list(shape)}, its rows are no whole '
-                       f'blocks of {TYPES[kind].block} ({TYPES[kind].name}).')
-    return name, shape, TYPES[kind], offset
+def _tensor(cursor: Cursor, what: str) -> tuple[str, tuple[int, ...], Type, int]:
+  """A line of the table: name, shape, type, offset."""
+  name = cursor.text('<u8', what)
+  axes = cursor.number('<u4', name)
+  if axes > 4:
+    raise ValueError(f'{cursor.path} is damaged at the tensor {name}: it has {axes} axes; allowed are up to 4.')
+  shape = tuple(cursor.number('<u8', name) for _ in range(axes))[::-1]
+  kind, offset = cursor.number('<u4', name), cursor.number('<u8', name)
+  if kind not in TYPES:
+    raise ValueError(f'{cursor.path} holds the tensor {name} as {OTHERS.get(kind, f"type {kind}")}; allowed are '
+                     f'{", ".join(known.name for known in TYPES.values())}.')
+  if (shape[-1] if shape else 1) % TYPES[kind].block:
+    raise ValueError(f'{cursor.path} is damaged at the tensor {name}: of shape {list(shape)}, its rows are no whole '
+                     f'blocks of {TYPES[kind].block} ({TYPES[kind].name}).')
+  return name, shape, TYPES[kind], offset
