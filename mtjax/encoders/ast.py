@@ -80,8 +80,8 @@ class AST(nn.Module):
     if not jnp.issubdtype(x.dtype, jnp.floating):
       raise TypeError(f'AST reads a spectrogram of floats, but the input has dtype {x.dtype}.')
     if x.ndim != 3 or x.shape[1:] != (self.frames, self.mels):
-      raise ValueError(f'AST reads a spectrogram [B, frames, mels] = [B, {self.frames}, {self.mels}], but the input has '
-                       f'shape {list(x.shape)}; cut or pad it, or change the fields.')
+      raise ValueError(f'AST reads a spectrogram [B, frames, mels] = [B, {self.frames}, {self.mels}], but the input '
+                       f'has shape {list(x.shape)}; cut or pad it, or change the fields.')
     strides = self.stride if isinstance(self.stride, tuple) else (self.stride, self.stride)
     x = x.transpose(0, 2, 1)[..., None]
     x = nn.Conv(self.width, (self.patch, self.patch), strides=strides, padding='VALID', dtype=self.dtype,

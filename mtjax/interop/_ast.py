@@ -14,9 +14,10 @@ def _module(config, architecture, names) -> AST:
     config, 'hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size', 'patch_size')
   _fields.only(config, qkv_bias=True)
   stride = config.get('frequency_stride', 10), config.get('time_stride', 10)
+  classes = _fields.classes(config) if architecture == 'ASTForAudioClassification' else None
   return AST(mels=config.get('num_mel_bins', 128), frames=config.get('max_length', 1024), patch=patch,
-             stride=stride[0] if stride[0] == stride[1] else stride, width=width, depth=depth,
-             heads=heads, hidden=hidden, classes=_fields.classes(config) if architecture == 'ASTForAudioClassification' else None,
+             stride=stride[0] if stride[0] == stride[1] else stride, width=width, depth=depth, heads=heads,
+             hidden=hidden, classes=classes,
              activation=_fields.activation(config, 'hidden_act', 'gelu'), norm_eps=config.get('layer_norm_eps', 1e-12),
              dropout_rate=config.get('hidden_dropout_prob', 0.0))
 
