@@ -5,7 +5,8 @@
     mtjax.interop.hf.save(module, params, 'my-bert')
 
 The module is an ordinary encoder of `mtjax.encoders`, called as all of them are: tokens [B, L] int, or images
-[B, H, W, C]; how padding is given is said in `mtjax/encoders/_text.py`. With the head of the checkpoint
+[B, H, W, C], or a spectrogram [B, time, mel]; encoder-decoders read a pair (inputs, targets). How padding is given is
+said in `mtjax/encoders/_text.py`, how targets are in `_pairs.py`. With the head of the checkpoint
 (…ForMaskedLM, …ForCausalLM, …ForImageClassification, …) `Features.aux['logits']` is its output.
 
 Tensors are read one at a time, each straight into its place, so that the memory in use is that of the parameters and
@@ -33,6 +34,9 @@ FAMILIES = {
   **dict.fromkeys(('BertModel', 'BertForMaskedLM', 'BertForSequenceClassification'), 'mtjax.interop._bert'),
   **dict.fromkeys(('ViTModel', 'ViTForImageClassification'), 'mtjax.interop._vit'),
   **dict.fromkeys(('GPT2Model', 'GPT2LMHeadModel'), 'mtjax.interop._gpt2'),
+  **dict.fromkeys(('T5ForConditionalGeneration', 'T5Model', 'T5EncoderModel'), 'mtjax.interop._t5'),
+  **dict.fromkeys(('ASTModel', 'ASTForAudioClassification'), 'mtjax.interop._ast'),
+  'WhisperForConditionalGeneration': 'mtjax.interop._whisper',
   **dict.fromkeys(('LlamaModel', 'LlamaForCausalLM', 'MistralModel', 'MistralForCausalLM'), 'mtjax.interop._llama'),
 }
 SHARD_BYTES = 5_000_000_000
