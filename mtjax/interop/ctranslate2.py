@@ -1,7 +1,7 @@
 """Files of CTranslate2 (`model.bin`, binary version 6), and Whisper in one of them.
 
-    arrays = mtjax.interop.ctranslate2.read('whisper-base/model.bin')                  {its names: array}
-    config, tensors = mtjax.interop.ctranslate2.whisper('whisper-base/model.bin')      Hugging Face's names
+    module, params = mtjax.interop.ctranslate2.load('whisper-base')
+    arrays = mtjax.interop.ctranslate2.read('whisper-base/model.bin')     of any model: {name there: array}
 
 https://github.com/OpenNMT/CTranslate2, python/ctranslate2/specs/model_spec.py. Little-endian; a string is its length
 u16, the ending zero byte included, and its bytes:
@@ -12,15 +12,21 @@ u16, the ending zero byte included, and its bytes:
 
 Whisper (Radford et al., 2022, https://arxiv.org/abs/2212.04356): query, key and value are one matrix there, of which
 each is a third of the rows; key and value of the attention to the encoder are halves of one. Keys have a bias there,
-which is zero, and none at Hugging Face. Nothing is copied: the tensors are parts of the file, read when asked for.
+which is zero, and none at Hugging Face. So the file is seen as a checkpoint of Hugging Face's, whose tensors are parts
+of it; they are read one at a time.
 """
 import math
 import pathlib
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from jax.sharding import Sharding
+from jax.typing import DTypeLike
 
-from mtjax.interop import _safetensors
+from mtjax.encoders import Whisper
+from mtjax.interop import _safetensors, hf
 from mtjax.interop._cursor import Cursor
 from mtjax.interop._safetensors import Entry
 
@@ -31,6 +37,27 @@ ACTIVATIONS = {0: 'relu', 1: 'gelu_new', 2: 'silu', 3: 'gelu', 5: 'tanh'}
 FIXED = {'decoder/alibi': 0, 'decoder/pre_norm': 1, 'decoder/start_from_zero_embedding': 0}
 SETTINGS = ('decoder/activation', 'decoder/num_heads', 'decoder/scale_embeddings', 'encoder/num_heads')
 UNUSED = {'decoder/alignment_heads', 'decoder/alignment_layer'}
+
+
+def load(path: str | pathlib.Path, *, dtype: DTypeLike | None = None,
+         sharding: Sharding | Mapping[str, Any] | Callable[[str, tuple[int, ...]], Sharding] | None = None,
+         ) -> tuple[Whisper, dict]:
+  """Reads a Whisper.
+
+  Args:
+    path: a model.bin, or the directory with it.
+    dtype: of the parameters and of the module's matrix products; None = as in the file, with products in float32.
+    sharding: where the parameters live, as `mtjax.interop.hf.load` takes it.
+
+  Returns:
+    (module, params), for module.apply({'params': params}, spectrogram, targets).
+
+  Raises as `whisper`, and ValueError for variables of another shape, which are all listed.
+  """
+  config, tensors = whisper(path)
+  architecture = config['architectures'][0]
+  return hf.assemble(hf.family_named(architecture), config, architecture, tensors, _safetensors, path, dtype=dtype,
+                     sharding=sharding)
 
 
 def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
@@ -93,8 +120,8 @@ def whisper(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Entry]]
   if scales := sorted(name for name in entries if name.endswith('/weight_scale')):
     raise ValueError(f'{path} is quantised to integers ({len(scales)} variables, e.g. {scales[0]}); allowed are files '
                      f'of floating-point numbers.')
-  layers = {side: len({name.split('/')[1] for name in entries if name.startswith(f'{side}/layer_')
-                       and name.split('/')[1] != 'layer_norm'}) for side in ('encoder', 'decoder')}
+  layers = {side: len({name.split('/')[1] for name in entries if re.match(rf'{side}/layer_\d+/', name)}) or 1
+            for side in ('encoder', 'decoder')}
   parts, zeros = _table(layers)
   wanted = {name for name, _, _ in parts.values()} | {*zeros, 'decoder/projection/weight', *FIXED, *SETTINGS}
   problems = [f'{kind}: {", ".join(sorted(names))}.' for kind, names in (
@@ -164,8 +191,10 @@ def _config(path, entries, layers, settings) -> dict[str, Any]:
   if settings['decoder/activation'] not in ACTIVATIONS:
     raise ValueError(f"{path} has decoder/activation={settings['decoder/activation']}; allowed are "
                      + ', '.join(f'{i} ({name})' for i, name in ACTIVATIONS.items()) + '.')
+  end = 50257 if entries['decoder/embeddings/weight'].shape[0] >= 51865 else 50256  # of all languages, or of English
   return {
-    'architectures': ['WhisperForConditionalGeneration'], 'model_type': 'whisper', 'tie_word_embeddings': True,
+    'architectures': ['WhisperForConditionalGeneration'], 'pad_token_id': end, 'eos_token_id': end,
+    'decoder_start_token_id': end + 1, 'model_type': 'whisper', 'tie_word_embeddings': True,
     'vocab_size': size('decoder/embeddings/weight', 0, 2), 'd_model': size('decoder/embeddings/weight', 1, 2),
     'num_mel_bins': size('encoder/conv1/weight', 1, 3),
     'activation_function': ACTIVATIONS[settings['decoder/activation']],
