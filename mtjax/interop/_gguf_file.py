@@ -76,8 +76,9 @@ def scan(path: str | pathlib.Path) -> Contents:
       if key in metadata:
         raise ValueError(f'{path} is damaged: it has the metadata {key!r} twice.')
       metadata[key] = _value(cursor, cursor.number('<u4', key), key)
-    if (parts := metadata.get('split.count', 1)) > 1:
-      raise ValueError(f'{path} is one of {parts} parts of a model. Join them with llama-gguf-split --merge.')
+    if metadata.get('split.count', 1) not in (0, 1):
+      raise ValueError(f"{path} is one of {metadata['split.count']} parts of a model. Join them with llama-gguf-split "
+                       f'--merge.')
     headers = [_tensor(cursor, f'tensor {i + 1} of {num_tensors}') for i in range(num_tensors)]
     alignment = metadata.get('general.alignment', 32)
     if not isinstance(alignment, int) or isinstance(alignment, bool) or alignment < 1:

@@ -35,6 +35,10 @@ NAMES = {
   'self_attn.k_proj': 'attn_k', 'self_attn.v_proj': 'attn_v', 'self_attn.o_proj': 'attn_output',
   'mlp.gate_proj': 'ffn_gate', 'mlp.up_proj': 'ffn_up', 'mlp.down_proj': 'ffn_down',
 }
+# Metadata -> fields of config.json.
+SIZES = {'embedding_length': 'hidden_size', 'block_count': 'num_hidden_layers',
+         'feed_forward_length': 'intermediate_size', 'attention.head_count': 'num_attention_heads'}
+EPS = 'attention.layer_norm_rms_epsilon'
 
 
 def load(path: str | pathlib.Path, *, dtype: DTypeLike | None = None,
@@ -66,16 +70,15 @@ def configuration(contents: _gguf_file.Contents) -> dict[str, Any]:
   path, metadata, tensors = contents.path, contents.metadata, contents.tensors
   if (architecture := metadata.get('general.architecture')) != 'llama':
     raise ValueError(f"{path} has general.architecture={architecture!r}; allowed is 'llama'.")
-  wanted = {'embedding_length': 'hidden_size', 'block_count': 'num_hidden_layers', 'feed_forward_length':
-            'intermediate_size', 'attention.head_count': 'num_attention_heads',
-            'attention.layer_norm_rms_epsilon': 'rms_norm_eps'}
-  missing = [f'llama.{field}' for field in wanted if f'llama.{field}' not in metadata]
-  if missing or 'token_embd.weight' not in tensors:
-    raise ValueError(f'{path} lacks {", ".join(missing) or "the tensor token_embd.weight"}.')
-  config = {theirs: metadata[f'llama.{field}'] for field, theirs in wanted.items()}
+  missing = [f'llama.{field}' for field in (*SIZES, EPS) if f'llama.{field}' not in metadata]
+  if missing or len(getattr(tensors.get('token_embd.weight'), 'shape', ())) != 2:
+    raise ValueError(f'{path} lacks {", ".join(missing) or "the matrix token_embd.weight"}.')
+  for field in (*SIZES, 'attention.head_count_kv', 'attention.key_length'):
+    size = metadata.get(f'llama.{field}', 1)
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+      raise ValueError(f'{path} has llama.{field}={size!r}; allowed is one integer >= 1.')
+  config = {theirs: metadata[f'llama.{field}'] for field, theirs in SIZES.items()}
   heads = config['num_attention_heads']
-  if not isinstance(heads, int) or heads < 1:
-    raise ValueError(f'{path} has llama.attention.head_count={heads!r}; allowed is one integer >= 1.')
   head_dim = metadata.get('llama.attention.key_length', config['hidden_size'] // heads)
   _only(contents, head_dim)
   scaling = metadata.get('llama.rope.scaling.type', 'none')
@@ -85,7 +88,7 @@ def configuration(contents: _gguf_file.Contents) -> dict[str, Any]:
   return config | {
     'vocab_size': tensors['token_embd.weight'].shape[0], 'head_dim': head_dim,
     'num_key_value_heads': metadata.get('llama.attention.head_count_kv', heads),
-    'rope_theta': metadata.get('llama.rope.freq_base', 10000.0),
+    'rms_norm_eps': metadata[f'llama.{EPS}'], 'rope_theta': metadata.get('llama.rope.freq_base', 10000.0),
     'rope_scaling': linear if scaling == 'linear' else None, 'tie_word_embeddings': 'output.weight' not in tensors,
     'attention_bias': 'blk.0.attn_q.bias' in tensors, 'mlp_bias': 'blk.0.ffn_gate.bias' in tensors}
 
