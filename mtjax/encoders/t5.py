@@ -110,7 +110,7 @@ class T5Stack(nn.Module):
   Parameters: rel_bias [buckets, H], block_i, norm/scale. Fields as `T5`'s.
   """
   depth: int
-  block: T5Block  # what the layers are like
+  like: T5Block  # what the layers are like
   buckets: int
   max_distance: int
   dropout_rate: float
@@ -123,7 +123,7 @@ class T5Stack(nn.Module):
                cache: tuple[MemoryCache, ...] | None = None, start: bool = False, ctx: Ctx | None = None,
                train: bool = False):
     """Runs the layers; with `start` it gives the keys and values of `memory`, a pair a layer, instead."""
-    like = self.block
+    like = self.like
     blocks = [like.clone(parent=self, name=f'block_{i}') for i in range(self.depth)]
     if start:
       return [block.keys(memory) for block in blocks]

@@ -100,7 +100,7 @@ class WhisperBlock(nn.Module):
 class WhisperEncoder(nn.Module):
   """spectrogram [B, T, M] -> [B, S, D] float32.  Parameters: conv1, conv2, pos_embed [frames, D], block_i, norm."""
   depth: int
-  block: WhisperBlock  # what the layers are like
+  like: WhisperBlock  # what the layers are like
   mels: int
   frames: int
   dropout_rate: float
@@ -109,7 +109,7 @@ class WhisperEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, ctx: Ctx | None = None, train: bool = False) -> jax.Array:
-    like = self.block
+    like = self.like
     for i, stride in ((1, 1), (2, 2)):
       conv = nn.Conv(like.width, (3,), strides=(stride,), padding=((1, 1),), dtype=like.dtype, name=f'conv{i}')
       x = ACTIVATIONS['gelu'](conv(x))
@@ -127,7 +127,7 @@ class WhisperDecoder(nn.Module):
   Parameters: embed/embedding [V, D], pos_embed [max_length, D], block_i, norm.
   """
   depth: int
-  block: WhisperBlock  # what the layers are like
+  like: WhisperBlock  # what the layers are like
   vocab_size: int
   max_length: int
   dropout_rate: float
@@ -135,10 +135,10 @@ class WhisperDecoder(nn.Module):
   scan: bool
 
   def setup(self):
-    like = self.block
+    like = self.like
     self.embed = nn.Embed(self.vocab_size, like.width, dtype=like.dtype, embedding_init=INIT)
     self.pos_embed = self.param('pos_embed', INIT, (self.max_length, like.width))
-    self.blocks = [like.clone(name=f'block_{i}') for i in range(self.depth)]
+    self.block = [like.clone() for _ in range(self.depth)]
     self.norm = _norm()
     self.dropout = nn.Dropout(self.dropout_rate)
 
@@ -150,20 +150,20 @@ class WhisperDecoder(nn.Module):
     x = x + jnp.take(self.pos_embed, jnp.maximum(positions, 0), axis=0).astype(x.dtype)
     x = self.dropout(x, deterministic=not train)
     if cache is None:
-      return _float(self.norm, run_blocks(self, self.blocks, x, mask, train=train, memory=memory, ctx=ctx))
+      return _float(self.norm, run_blocks(self, self.block, x, mask, train=train, memory=memory, ctx=ctx))
     new = []
-    for block, own in zip(self.blocks, cache):
+    for block, own in zip(self.block, cache):
       x, own = block(x, mask, cache=own, ctx=ctx)
       new.append(own)
     return _float(self.norm, loud(x, new[0].own)), tuple(new)
 
   def keys(self, memory: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
     """The keys and values of a memory, a pair a layer."""
-    return [block.keys(memory) for block in self.blocks]
+    return [block.keys(memory) for block in self.block]
 
   def logits(self, x: jax.Array) -> jax.Array:
     """x [B, L, D] -> [B, L, V] float32."""
-    return vocabulary_logits(x.astype(self.block.dtype), self.embed.embedding)
+    return vocabulary_logits(x.astype(self.like.dtype), self.embed.embedding)
 
 
 class Whisper(nn.Module):
