@@ -85,6 +85,8 @@ def configuration(contents: _gguf_file.Contents) -> dict[str, Any]:
   config = {theirs: metadata[f'llama.{field}'] for field, theirs in SIZES.items()}
   heads = config['num_attention_heads']
   head_dim = metadata.get('llama.attention.key_length', config['hidden_size'] // heads)
+  if head_dim < 2 or head_dim % 2:
+    raise ValueError(f'{path} has heads of {head_dim} numbers; allowed is an even number, of which pairs are rotated.')
   _only(contents, head_dim)
   scaling = metadata.get('llama.rope.scaling.type', 'none')
   if scaling not in ('none', 'linear'):
@@ -101,7 +103,7 @@ def configuration(contents: _gguf_file.Contents) -> dict[str, Any]:
 def _only(contents, head_dim) -> None:
   """Raises ValueError for metadata that ask for what `Llama` does not compute."""
   allowed = {'expert_count': 0, 'attention.sliding_window': 0, 'rope.dimension_count': head_dim,
-             'attention.value_length': head_dim, 'attention.causal': True}
+             'attention.value_length': head_dim, 'attention.causal': True, 'rope.scale_linear': 1.0}
   for field, value in allowed.items():
     got = contents.metadata.get(f'llama.{field}', value)
     if got != value:

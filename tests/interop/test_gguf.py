@@ -150,6 +150,7 @@ def test_linear_scaling_and_biases(model, tmp_path):
   ({'llama.embedding_length': 'eight'}, "llama.embedding_length='eight'; allowed is one integer >= 1"),
   ({'llama.attention.head_count': [2, 2]}, r'llama.attention.head_count=array\(\[2, 2\].*allowed is one integer'),
   ({'llama.rope.freq_base': -1.0}, 'llama.rope.freq_base=-1.0; allowed is a finite number > 0'),
+  ({'llama.attention.key_length': 3}, 'heads of 3 numbers; allowed is an even number'),
   ({'llama.expert_count': 8}, 'llama.expert_count=8; implemented is 0'),
   ({'llama.rope.dimension_count': 2}, 'llama.rope.dimension_count=2; implemented is 4'),
   ({'llama.rope.scaling.type': 'yarn'}, "llama.rope.scaling.type='yarn'; allowed are 'none', 'linear'"),
