@@ -24,7 +24,15 @@ from mtjax.encoders.mamba2 import Mamba2
 from mtjax.encoders.gpt2 import GPT2
 from mtjax.encoders.llama import Llama
 
+# Sound.
+from mtjax.encoders.ast import AST
+
+# Encoder-decoders: a text, or speech -> a text.
+from mtjax.encoders.t5 import T5
+from mtjax.encoders.whisper import Whisper
+
 # What encoders are made of.
 from mtjax.encoders.attention import attend
 from mtjax.encoders.cache import Cache
 from mtjax.encoders.layers import Attention, GatedMlp, Mlp, TransformerBlock, as_float_image
+from mtjax.encoders.memory_attention import MemoryAttention, MemoryCache

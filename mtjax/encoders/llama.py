@@ -16,6 +16,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 from jax.typing import DTypeLike
 
 from mtjax.context import Ctx, Features
@@ -134,6 +135,8 @@ class Llama(nn.Module):
     _checks.rate(self)
     check_remat(self)
     Rope.make(self.rope_theta, self.rope_scaling)
+    if self.rope_scaling is not None:
+      object.__setattr__(self, 'rope_scaling', FrozenDict(self.rope_scaling))  # a module is hashable
 
   def __call__(self, inputs: Any, *, ctx: Ctx | None = None, train: bool = False) -> Features:
     return self._run(inputs, ctx, train)[0]

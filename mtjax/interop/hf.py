@@ -5,7 +5,8 @@
     mtjax.interop.hf.save(module, params, 'my-bert')
 
 The module is an ordinary encoder of `mtjax.encoders`, called as all of them are: tokens [B, L] int, or images
-[B, H, W, C]; how padding is given is said in `mtjax/encoders/_text.py`. With the head of the checkpoint
+[B, H, W, C], or a spectrogram [B, time, mel]; encoder-decoders read a pair (inputs, targets). How padding is given is
+said in `mtjax/encoders/_text.py`, how targets are in `_pairs.py`. With the head of the checkpoint
 (…ForMaskedLM, …ForCausalLM, …ForImageClassification, …) `Features.aux['logits']` is its output.
 
 Tensors are read one at a time, each straight into its place, so that the memory in use is that of the parameters and
@@ -33,6 +34,9 @@ FAMILIES = {
   **dict.fromkeys(('BertModel', 'BertForMaskedLM', 'BertForSequenceClassification'), 'mtjax.interop._bert'),
   **dict.fromkeys(('ViTModel', 'ViTForImageClassification'), 'mtjax.interop._vit'),
   **dict.fromkeys(('GPT2Model', 'GPT2LMHeadModel'), 'mtjax.interop._gpt2'),
+  **dict.fromkeys(('T5ForConditionalGeneration', 'T5Model', 'T5EncoderModel'), 'mtjax.interop._t5'),
+  **dict.fromkeys(('ASTModel', 'ASTForAudioClassification'), 'mtjax.interop._ast'),
+  'WhisperForConditionalGeneration': 'mtjax.interop._whisper',
   **dict.fromkeys(('LlamaModel', 'LlamaForCausalLM', 'MistralModel', 'MistralForCausalLM'), 'mtjax.interop._llama'),
 }
 SHARD_BYTES = 5_000_000_000
@@ -59,19 +63,38 @@ def load(directory: str | pathlib.Path, *, dtype: DTypeLike | None = None,
   """
   directory = pathlib.Path(directory).expanduser()
   config, architecture = read_config(directory)
-  family = _family(architecture)
-  entries = _safetensors.scan(directory)
+  return assemble(family_named(architecture), config, architecture, _safetensors.scan(directory), _safetensors,
+                  directory, dtype=dtype, sharding=sharding)
+
+
+def assemble(family: Family, config: Mapping[str, Any], architecture: str, entries: Mapping[str, Any], reader: Any,
+             where: str | pathlib.Path, *, dtype: DTypeLike | None = None, sharding: Any = None,
+             ) -> tuple[nn.Module, dict]:
+  """(module, params) of tensors in whatever format.
+
+  Args:
+    family: what the tensors are called, and how each becomes ours.
+    config: the fields of a config.json.
+    architecture: one that the family knows.
+    entries: {name: what `reader` knows the tensor by}, with the attribute `shape`.
+    reader: has `read(name, entry)`, `read_blocks(name, entry)` and `dtype_of(name, entry)`, as `_safetensors` has.
+    where: the file or directory, for error messages.
+    dtype: see `load`.
+    sharding: see `load`.
+
+  Raises ValueError for tensors that are missing, unknown or of another shape, which are all listed.
+  """
   names = frozenset(family.rename(name).removeprefix(family.base) for name in entries)
   module = family.module(config, architecture, names)
   if dtype is not None:
     module = module.clone(dtype=dtype)
   shapes = tree.flatten(jax.eval_shape(module.init, jax.random.key(0), family.example(config))['params'])
   rows = family.rows(module)
-  found = _check(directory, family, rows, shapes, entries, config)
+  found = _check(where, family, rows, shapes, entries, config)
   place = _placement(sharding)
   params = {}
   for row in rows:
-    params |= _read_row(row, found, entries, shapes, dtype, place)
+    params |= _read_row(row, found, entries, reader, shapes, dtype, place)
   return module, tree.unflatten({path: params[path] for path in shapes})
 
 
@@ -139,7 +162,8 @@ def read_config(directory: str | pathlib.Path) -> tuple[dict[str, Any], str]:
   return config, architectures[0]
 
 
-def _family(architecture: str) -> Family:
+def family_named(architecture: str) -> Family:
+  """The family of an architecture of `FAMILIES`."""
   return importlib.import_module(FAMILIES[architecture]).FAMILY
 
 
@@ -152,7 +176,7 @@ def _family_of(module: nn.Module) -> Family:
                    f'{did_you_mean(type(module).__name__, [family.kind.__name__ for family in families])}')
 
 
-def _check(directory, family: Family, rows, shapes, entries, config) -> dict[str, str]:
+def _check(where, family: Family, rows, shapes, entries, config) -> dict[str, str]:
   """{their name: the name in the file}. Raises one ValueError that lists every tensor that does not fit."""
   expected = {name: _their_shape(row, shapes) for row in rows for name in _several(row.theirs)}
   found, extra = family.resolve(list(entries), expected, config)
@@ -164,7 +188,7 @@ def _check(directory, family: Family, rows, shapes, entries, config) -> dict[str
   unmapped = sorted(set(shapes) - {path for row in rows for path in _several(row.ours)})
   assert not unmapped, f'The table of {family.kind.__name__} lacks {unmapped}'
   if problems:
-    raise ValueError(f"The tensors in {directory} are not those of its config.json. " + ' '.join(problems))
+    raise ValueError(f'The tensors in {where} are not those of its configuration. ' + ' '.join(problems))
   return found
 
 
@@ -180,19 +204,19 @@ def _entry_shape(leaf: Any) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
 
 
-def _read_row(row: Row, found, entries, shapes, dtype, place) -> dict[str, jax.Array]:
+def _read_row(row: Row, found, entries, reader, shapes, dtype, place) -> dict[str, jax.Array]:
   """{our path: array}; each tensor is copied once, from the file's bytes into the place of its leaf."""
   ours, theirs = _several(row.ours), _several(row.theirs)
   entry = entries[found[theirs[0]]]
-  dtype = jnp.dtype(dtype or _safetensors.dtype_of(found[theirs[0]], entry))
+  dtype = jnp.dtype(dtype or reader.dtype_of(found[theirs[0]], entry))
   buffers = {path: _buffer(shapes[path].shape, dtype) for path in ours}
   for i, name in enumerate(theirs):
     targets = [buffers[path][i] if isinstance(row.theirs, tuple) else buffers[path] for path in ours]
     if row.transform is SAME:
-      for rows, block in _safetensors.read_blocks(found[name], entries[found[name]]):
+      for rows, block in reader.read_blocks(found[name], entries[found[name]]):
         targets[0][rows] = block
       continue
-    array = _safetensors.read(found[name], entries[found[name]])
+    array = reader.read(found[name], entries[found[name]])
     views = row.transform.load(array)
     for target, view in zip(targets, _several(views)):
       target[...] = view

@@ -16,7 +16,8 @@ class Tokenizer:
   """Texts <-> ids.
 
   Args:
-    path: a tokenizer.json, a sentencepiece *.model, or a directory with one of them (the former first).
+    path: a tokenizer.json, a sentencepiece *.model, or a directory with one of them (the former first); or a
+      `tokenizers.Tokenizer` (of a GGUF file: `mtjax.interop.gguf.tokenizer`).
     pad_id: what fills up short rows; None = the tokenizer's own padding, or its '[PAD]' or '<pad>', or 0.
 
   Example:
@@ -25,9 +26,12 @@ class Tokenizer:
     features = module.apply({'params': params}, {'tokens': tokens, 'mask': mask})
   """
 
-  def __init__(self, path: str | pathlib.Path, pad_id: int | None = None):
-    path = _find(pathlib.Path(path).expanduser())
-    self._backend = _Json(path) if path.suffix == '.json' else _SentencePiece(path)
+  def __init__(self, path: Any, pad_id: int | None = None):
+    if isinstance(path, (str, pathlib.Path)):
+      path = _find(pathlib.Path(path).expanduser())
+      self._backend = _json(path) if path.suffix == '.json' else _SentencePiece(path)
+    else:
+      self._backend = _Fast(path)
     own = self._backend.pad_id
     self.pad_id = pad_id if pad_id is not None else own if own is not None else 0
     self.vocab_size = self._backend.vocab_size
@@ -126,11 +130,15 @@ def local(path: str) -> pathlib.Path:
   return fetch.require(name)
 
 
-class _Json:
-  """tokenizer.json."""
+def _json(path: pathlib.Path) -> '_Fast':
+  return _Fast(library('tokenizers').Tokenizer.from_file(str(path)))
 
-  def __init__(self, path: pathlib.Path):
-    self._tokenizer = _library('tokenizers').Tokenizer.from_file(str(path))
+
+class _Fast:
+  """A `tokenizers.Tokenizer`."""
+
+  def __init__(self, tokenizer: Any):
+    self._tokenizer = tokenizer
     padding = self._tokenizer.padding
     ids = (self._tokenizer.token_to_id(name) for name in ('[PAD]', '<pad>'))
     self.pad_id = padding['pad_id'] if padding else next((i for i in ids if i is not None), None)
@@ -162,8 +170,7 @@ class _SentencePiece:
   """A sentencepiece model; its marks are <s> in front where it has one that T5 has not, and </s> behind."""
 
   def __init__(self, path: pathlib.Path):
-    library = _library('sentencepiece')
-    self._processor = library.SentencePieceProcessor(model_file=str(path))
+    self._processor = library('sentencepiece').SentencePieceProcessor(model_file=str(path))
     self.pad_id = self._processor.pad_id() if self._processor.pad_id() >= 0 else None
     self.vocab_size = self._processor.vocab_size()
 
@@ -197,7 +204,8 @@ def _find(path: pathlib.Path) -> pathlib.Path:
   return path
 
 
-def _library(name: str) -> Any:
+def library(name: str) -> Any:
+  """A package of the extra `hf`. Raises ImportError with the line that installs it."""
   try:
     return __import__(name)
   except ImportError as error:

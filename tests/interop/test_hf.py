@@ -16,6 +16,8 @@ from mtjax.parallel import make_mesh
 SMALL = dict(width=8, depth=2, heads=4, hidden=12)
 TOKENS = np.ones((1, 3), np.int32)
 IMAGES = np.ones((1, 4, 4, 3), np.float32)
+SOUND = np.ones((1, 5, 3), np.float32)
+T5 = dict(vocab_size=20, decoder_depth=3, head_dim=3, buckets=6, max_distance=9, **SMALL)
 # module -> (an input, the architecture, some tensors of its file with their shapes, how many there are)
 CASES = {
   'bert': (encoders.BERT(vocab_size=20, max_length=6, **SMALL), TOKENS, 'BertModel', {
@@ -43,6 +45,27 @@ CASES = {
     'lm_head.weight': (20, 8)}, 21),
   'mistral': (encoders.Llama(vocab_size=20, kv_heads=2, window=3, rope_scaling=dict(rope_type='linear', factor=2.0),
                              **SMALL), TOKENS, 'MistralForCausalLM', {'model.norm.weight': (8,)}, 20),
+  't5': (encoders.T5(head='tied', scale_head=True, **T5), (TOKENS, TOKENS), 'T5ForConditionalGeneration', {
+    'shared.weight': (20, 8), 'decoder.block.0.layer.1.EncDecAttention.k.weight': (12, 8),
+    'encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight': (6, 4),
+    'decoder.block.2.layer.2.DenseReluDense.wi.weight': (12, 8), 'encoder.block.1.layer.1.layer_norm.weight': (8,)}, 60),
+  't5_v11': (encoders.T5(head='untied', scale_head=False, gated=True, activation='gelu_tanh', **T5), (TOKENS, TOKENS),
+             'T5ForConditionalGeneration', {'encoder.block.0.layer.1.DenseReluDense.wi_1.weight': (12, 8),
+                                            'lm_head.weight': (20, 8)}, 66),
+  't5_encoder': (encoders.T5(head=None, **{**T5, 'decoder_depth': 0}), TOKENS, 'T5EncoderModel', {
+    'shared.weight': (20, 8), 'encoder.final_layer_norm.weight': (8,)}, 19),
+  'whisper': (encoders.Whisper(vocab_size=20, decoder_depth=1, decoder_heads=2, decoder_hidden=10, mels=3, frames=4,
+                               max_length=6, pad_id=0, start_id=2, **SMALL), (SOUND, TOKENS),
+              'WhisperForConditionalGeneration', {
+    'model.encoder.conv1.weight': (8, 3, 3), 'model.encoder.embed_positions.weight': (4, 8),
+    'model.decoder.layers.0.encoder_attn.v_proj.bias': (8,), 'model.decoder.layers.0.fc1.weight': (10, 8)}, 65),
+  'ast': (encoders.AST(mels=3, frames=5, patch=2, stride=(1, 2), norm_eps=1e-12, **SMALL), SOUND, 'ASTModel', {
+    'embeddings.distillation_token': (1, 1, 8), 'embeddings.position_embeddings': (1, 6, 8),
+    'embeddings.patch_embeddings.projection.weight': (8, 1, 2, 2),
+    'encoder.layer.1.attention.attention.query.weight': (8, 8)}, 39),
+  'ast_classifier': (encoders.AST(mels=3, frames=5, patch=2, stride=1, classes=4, **SMALL), SOUND,
+                     'ASTForAudioClassification', {'classifier.layernorm.weight': (8,), 'classifier.dense.weight': (4, 8),
+                                                   'audio_spectrogram_transformer.layernorm.bias': (8,)}, 43),
 }
 
 
@@ -277,7 +300,7 @@ def test_errors_of_saving(bert, tmp_path):
     hf.save(module, wrong, tmp_path)
   with pytest.raises(ValueError, match=r'misshapen: pos_embed is \[5, 8\], expected \[6, 8\]'):
     hf.save(module, params | {'pos_embed': params['pos_embed'][:5]}, tmp_path)
-  with pytest.raises(ValueError, match='MLP has no published layout.*Known: BERT, GPT2, Llama, ViT'):
+  with pytest.raises(ValueError, match='MLP has no published layout.*Known: AST, BERT, GPT2, Llama, T5, ViT, Whisper'):
     hf.save(encoders.MLP(), {}, tmp_path)
   vit = encoders.ViT(patch=2, pool='mean', **SMALL)
   with pytest.raises(ValueError, match="pool='mean', which has no published layout"):
