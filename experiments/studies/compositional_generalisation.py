@@ -14,6 +14,10 @@ that has never seen the target is trained on
 
 and tested on the target; the last four arms on ten of the targets. All arms make the same number of steps, with the
 same rows a combination. The verdict is by target, not by seed: would it be so for other combinations?
+
+Found: related is 16 points better than unrelated (7 to 24), but only 4 (0 to 8) better than with shuffled tokens. Two
+combinations that cover a target leave factors confounded: where each has a task of its own, the modality or the area
+gives away which task it is, and the token need not be read. So part of the gain is not composition of the task.
 """
 import numpy as np
 
