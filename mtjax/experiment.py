@@ -38,6 +38,9 @@ ENCODERS = Registry('encoder', {
   'bert': 'mtjax.encoders:BERT',
   'gpt2': 'mtjax.encoders:GPT2',
   'llama': 'mtjax.encoders:Llama',
+  'ast': 'mtjax.encoders:AST',
+  't5': 'mtjax.encoders:T5',
+  'whisper': 'mtjax.encoders:Whisper',
 })
 HEADS = Registry('head', {
   'classification': 'mtjax.heads:Classification',
