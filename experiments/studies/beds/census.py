@@ -7,18 +7,12 @@ and test. Both are measured by AUC, since 6 % have the income.
 Inputs: the categorical columns by one table of embeddings of width 4, and seven numbers; then 128-64 units, shared;
 linear heads; batch 1,024.
 """
-from collections.abc import Mapping
-
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.studies.beds.base import Bed
-from mtjax.context import Ctx, Features
 from mtjax.data.load import open_data_set
 from mtjax.data.sources.census_income import NUM_CODES, CensusIncome
-from mtjax.encoders import MLP
+from mtjax.encoders import Tabular
 from mtjax.heads import Classification
 from mtjax.losses import softmax_xent
 from mtjax.metrics import Collection, accuracy, auc
@@ -26,25 +20,6 @@ from mtjax.tasks import Task
 
 LABELS = {'income': ('income', 'never_married'), 'education': ('college', 'never_married')}
 EPOCHS = 2
-
-
-class Encoder(nn.Module):
-  """{'categorical': int [B, F], 'numeric': [B, N]} -> pooled [B, widths[-1]].
-
-  Attributes:
-    codes: rows of the table of embeddings.
-    width: of an embedding.
-    widths: of the layers behind.
-  """
-  codes: int
-  width: int = 4
-  widths: tuple[int, ...] = (128, 64)
-
-  @nn.compact
-  def __call__(self, inputs: Mapping[str, jax.Array], *, ctx: Ctx | None = None, train: bool = False) -> Features:
-    x = nn.Embed(self.codes, self.width, name='embed')(inputs['categorical'])
-    x = jnp.concatenate([x.reshape(len(x), -1), inputs['numeric']], axis=1)
-    return MLP(widths=self.widths, name='mlp')(x, ctx=ctx, train=train)
 
 
 def load(pair: str = 'income') -> Bed:
@@ -56,7 +31,7 @@ def load(pair: str = 'income') -> Bed:
     origin[split], splits[split] = columns.pop('id'), columns
   return Bed(
     name=f'census_{pair}', splits=splits, origin=origin, inputs=('categorical', 'numeric'),
-    encoder=Encoder(NUM_CODES[pair]), batch_size=1024, steps=EPOCHS * (len(origin['train']) // 1024),
+    encoder=Tabular(codes=NUM_CODES[pair]), batch_size=1024, steps=EPOCHS * (len(origin['train']) // 1024),
     tasks={label: Task(label, 'bed', label, Classification(classes=2), softmax_xent,
                        Collection({'auc': auc(), 'accuracy': accuracy()})) for label in LABELS[pair]},
     learning_rates=(3e-3, 1e-2, 3e-2), last_layer='fc2/', seeds=5, tune_seeds=1,
