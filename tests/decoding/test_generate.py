@@ -16,6 +16,7 @@ SMALL = dict(vocab_size=12, width=8, heads=2, depth=1, hidden=12)
 MODELS = {
   'gpt2': encoders.GPT2(max_length=12, **SMALL),
   'llama': encoders.Llama(kv_heads=1, pad_id=0, rope_scaling={'rope_type': 'linear', 'factor': 2.0}, **SMALL),
+  'mamba': encoders.Mamba(vocab_size=12, width=8, depth=1, state_size=3, logits=True),
   't5': encoders.T5(buckets=4, max_distance=5, **SMALL),
   'whisper': encoders.Whisper(mels=3, frames=4, max_length=12, start_id=2, pad_id=0, **SMALL),
 }
@@ -86,7 +87,7 @@ def test_greedy_is_the_argmax_of_full_forwards(name):
   assert got.lengths[0] <= 3
 
 
-@pytest.mark.parametrize('name, method', [('gpt2', 'greedy'), ('t5', 'beam'), ('llama', 'sample')])
+@pytest.mark.parametrize('name, method', [('gpt2', 'greedy'), ('mamba', 'beam'), ('t5', 'beam'), ('llama', 'sample')])
 def test_a_row_is_the_same_alone_and_in_a_batch(name, method):
   how = dict(method=method, stop_tokens=(3, 4), rng=jax.random.key(1) if method == 'sample' else None)
   rows = range(1) if method == 'sample' else range(3)           # a row's draws go by its place in the batch
