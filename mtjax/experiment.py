@@ -40,11 +40,14 @@ ENCODERS = Registry('encoder', {
   'convnet': 'mtjax.encoders:ConvNet',
   'efficientnet_lite': 'mtjax.encoders:EfficientNetLite',
   'byte_transformer': 'mtjax.encoders:ByteTransformer',
-  'mamba': 'mtjax.encoders:Mamba',
-  'mamba2': 'mtjax.encoders:Mamba2',
   'bert': 'mtjax.encoders:BERT',
   'gpt2': 'mtjax.encoders:GPT2',
   'llama': 'mtjax.encoders:Llama',
+  'ast': 'mtjax.encoders:AST',
+  't5': 'mtjax.encoders:T5',
+  'whisper': 'mtjax.encoders:Whisper',
+  'mamba': 'mtjax.encoders:Mamba',
+  'mamba2': 'mtjax.encoders:Mamba2',
   'hf': 'mtjax.interop.hf:load',
 })
 HEADS = Registry('head', {

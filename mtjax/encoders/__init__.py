@@ -16,10 +16,6 @@ from mtjax.encoders.vit import ViT
 from mtjax.encoders.bert import BERT
 from mtjax.encoders.byte_transformer import ByteTransformer
 
-# Text and other sequences, in time linear in their length.
-from mtjax.encoders.mamba import Mamba
-from mtjax.encoders.mamba2 import Mamba2
-
 # Text, with logits of the next token and a cache.
 from mtjax.encoders.gpt2 import GPT2
 from mtjax.encoders.llama import Llama
@@ -30,6 +26,10 @@ from mtjax.encoders.ast import AST
 # Encoder-decoders: a text, or speech -> a text.
 from mtjax.encoders.t5 import T5
 from mtjax.encoders.whisper import Whisper
+
+# Text and other sequences, in time linear in their length.
+from mtjax.encoders.mamba import Mamba
+from mtjax.encoders.mamba2 import Mamba2
 
 # What encoders are made of.
 from mtjax.encoders.attention import attend

@@ -37,7 +37,7 @@ def bucket(relative: jax.Array, *, both_ways: bool, buckets: int = 32, max_dista
   count = buckets // 2 if both_ways else buckets
   distance = jnp.abs(relative) if both_ways else jnp.maximum(-relative, 0)
   index = jnp.asarray(_of_distance(count, max_distance))[jnp.minimum(distance, max_distance)]
-  return index + count * (relative > 0) if both_ways else index
+  return jnp.where(relative > 0, index + count, index) if both_ways else index
 
 
 def relative_bias(table: jax.Array, queries: jax.Array, keys: jax.Array, *, both_ways: bool,

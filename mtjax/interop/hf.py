@@ -36,6 +36,9 @@ FAMILIES = {
   **dict.fromkeys(('GPT2Model', 'GPT2LMHeadModel'), 'mtjax.interop._gpt2'),
   **dict.fromkeys(('T5ForConditionalGeneration', 'T5Model', 'T5EncoderModel'), 'mtjax.interop._t5'),
   **dict.fromkeys(('ASTModel', 'ASTForAudioClassification'), 'mtjax.interop._ast'),
+  **dict.fromkeys(('SwinModel', 'SwinForImageClassification'), 'mtjax.interop._swin'),
+  **dict.fromkeys(('MambaModel', 'MambaForCausalLM'), 'mtjax.interop._mamba'),
+  **dict.fromkeys(('Mamba2Model', 'Mamba2ForCausalLM'), 'mtjax.interop._mamba2'),
   'WhisperForConditionalGeneration': 'mtjax.interop._whisper',
   **dict.fromkeys(('LlamaModel', 'LlamaForCausalLM', 'MistralModel', 'MistralForCausalLM'), 'mtjax.interop._llama'),
 }

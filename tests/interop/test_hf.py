@@ -54,6 +54,20 @@ CASES = {
                                             'lm_head.weight': (20, 8)}, 66),
   't5_encoder': (encoders.T5(head=None, **{**T5, 'decoder_depth': 0}), TOKENS, 'T5EncoderModel', {
     'shared.weight': (20, 8), 'encoder.final_layer_norm.weight': (8,)}, 19),
+  'mamba': (encoders.Mamba(vocab_size=20, width=8, depth=2, state_size=3, rank=2, logits=True), TOKENS, 'MambaForCausalLM', {
+    'backbone.embeddings.weight': (20, 8), 'backbone.layers.1.mixer.conv1d.weight': (16, 1, 4),
+    'backbone.layers.0.mixer.x_proj.weight': (8, 16), 'backbone.norm_f.weight': (8,)}, 22),
+  'mamba2': (encoders.Mamba2(vocab_size=20, width=8, depth=2, state_size=3, head_size=4, groups=2, dt_limit=(0.0, 9.0),
+                             logits=True, tie=False), TOKENS, 'Mamba2ForCausalLM', {
+    'backbone.layers.1.mixer.in_proj.weight': (48, 8), 'backbone.layers.0.mixer.dt_bias': (4,),
+    'backbone.layers.0.mixer.norm.weight': (16,), 'lm_head.weight': (20, 8)}, 21),
+  'mamba_bare': (encoders.Mamba(vocab_size=20, width=8, depth=1, rank=1), TOKENS, 'MambaModel', {
+    'layers.0.mixer.A_log': (16, 16), 'norm_f.weight': (8,)}, 12),
+  'swin': (encoders.Swin(patch=2, width=8, depths=(1, 2), heads=(2, 4), window=2), IMAGES, 'SwinModel', {
+    'encoder.layers.1.blocks.1.attention.self.relative_position_bias_table': (9, 4),
+    'encoder.layers.0.downsample.reduction.weight': (16, 32), 'layernorm.bias': (16,)}, 60),
+  'swin_classifier': (encoders.Swin(patch=2, width=8, depths=(1, 1), heads=(2, 4), window=2, qkv_bias=False, classes=3), IMAGES,
+                      'SwinForImageClassification', {'classifier.weight': (3, 16)}, 39),
   'whisper': (encoders.Whisper(vocab_size=20, decoder_depth=1, decoder_heads=2, decoder_hidden=10, mels=3, frames=4,
                                max_length=6, pad_id=0, start_id=2, **SMALL), (SOUND, TOKENS),
               'WhisperForConditionalGeneration', {
@@ -300,7 +314,7 @@ def test_errors_of_saving(bert, tmp_path):
     hf.save(module, wrong, tmp_path)
   with pytest.raises(ValueError, match=r'misshapen: pos_embed is \[5, 8\], expected \[6, 8\]'):
     hf.save(module, params | {'pos_embed': params['pos_embed'][:5]}, tmp_path)
-  with pytest.raises(ValueError, match='MLP has no published layout.*Known: AST, BERT, GPT2, Llama, T5, ViT, Whisper'):
+  with pytest.raises(ValueError, match='MLP has no published layout.*Known: AST, BERT, GPT2, Llama, Mamba, Mamba2, Swin, T5, ViT, Whisper'):
     hf.save(encoders.MLP(), {}, tmp_path)
   vit = encoders.ViT(patch=2, pool='mean', **SMALL)
   with pytest.raises(ValueError, match="pool='mean', which has no published layout"):
