@@ -72,7 +72,7 @@ def beam_search(step: Callable[[Any, jax.Array], tuple[jax.Array, Any]], logits:
     beam, token = index // vocabulary, index % vocabulary
     new = running.take(beam)
     new = _Kept(new.tokens.at[:, :, i].set(token), jnp.full_like(beam, i + 1), scores)
-    ends = _any_of(token, stop_tokens) | (i == length - 1)
+    ends = any_of(token, stop_tokens) | (i == length - 1)
     counts = ends & (jnp.arange(candidates) < beams)[None] & opened[:, None]
     ended = new._replace(scores=jnp.where(counts, scores / power(i + 1), -jnp.inf))
     both = _Kept(*(jnp.concatenate(pair, axis=1) for pair in zip(done, ended)))
@@ -110,6 +110,6 @@ def _take_rows(cache: Any, rows: jax.Array) -> Any:
   return jax.tree.map(lambda x: x.gather(rows) if own(x) else x[rows], cache, is_leaf=own)
 
 
-def _any_of(tokens: jax.Array, stop_tokens: tuple[int, ...]) -> jax.Array:
+def any_of(tokens: jax.Array, stop_tokens: tuple[int, ...]) -> jax.Array:
   """bool, of the shape of `tokens`: those that are stop tokens."""
   return sum((tokens == stop for stop in stop_tokens), jnp.zeros(tokens.shape, bool))

@@ -26,7 +26,7 @@ import numpy as np
 
 from mtjax.config import did_you_mean
 from mtjax.context import Ctx
-from mtjax.decoding.beam_search import _any_of, beam_search
+from mtjax.decoding.beam_search import any_of, beam_search
 from mtjax.decoding.sampling import sample
 
 METHODS = ('greedy', 'sample', 'beam')
@@ -98,20 +98,14 @@ def generate(model: nn.Module, params: Any, prompts: Any, *, max_new_tokens: int
   if ctx is not None and (ctx.segment_ids is not None or ctx.mask is not None):
     raise ValueError('generate has a ctx with mask or segment_ids; allowed are tasks alone. Padding is said by mask=….')
   pair = _is_pair(model)
-  if pair:
-    start = model.start_id if decoder_prompts is None else decoder_prompts
-    begun = jnp.asarray(start, jnp.int32)
-    begun = jnp.broadcast_to(begun.reshape(1, -1) if begun.ndim < 2 else begun, (len(prompts), begun.shape[-1]
-                                                                                if begun.ndim else 1))
-  else:
-    if decoder_prompts is not None:
-      raise ValueError(f'generate has decoder_prompts, but {type(model).__name__} has no encoder; its prompts are all '
-                       f'that it reads.')
-    begun = None
+  if decoder_prompts is not None and not pair:
+    raise ValueError(f'generate has decoder_prompts, but {type(model).__name__} has no encoder; its prompts are all '
+                     f'that it reads.')
+  begun = _begin(model.start_id if decoder_prompts is None else decoder_prompts, len(prompts)) if pair else None
   _check_room(model, prompts if begun is None else begun, None if pair else mask, max_new_tokens)
-  numbers_ = {'temperature': jnp.float32(temperature), 'top_p': None if top_p is None else jnp.float32(top_p),
-              'length_penalty': jnp.float32(length_penalty)}
-  return _generate(params, prompts, mask, begun, rng, numbers_, ctx, model=model, settings=settings)
+  values = {'temperature': jnp.float32(temperature), 'top_p': None if top_p is None else jnp.float32(top_p),
+            'length_penalty': jnp.float32(length_penalty)}
+  return _generate(params, prompts, mask, begun, rng, values, ctx, model=model, settings=settings)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'settings'))
@@ -163,7 +157,7 @@ def _generate(params, prompts, mask, begun, rng, values, ctx, *, model, settings
     log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=1)[:, 0]
     out = Generated(out.tokens.at[:, i].set(jnp.where(alive, token, settings.pad_id)), out.lengths + alive,
                     out.scores + jnp.where(alive, log_p, 0.0))
-    return alive & ~_any_of(token, settings.stop_tokens), out
+    return alive & ~any_of(token, settings.stop_tokens), out
 
   def body(carry):
     i, cache, alive, out = carry
@@ -200,6 +194,15 @@ def _read_prompts(prompts: Any, mask: Any) -> tuple[jax.Array, jax.Array | None]
     empty = np.flatnonzero(~np.asarray(mask).any(axis=1))
     raise ValueError(f'generate has prompts without a token, in the rows {empty.tolist()}; allowed is at least one.')
   return prompts, jnp.asarray(mask).astype(bool)
+
+
+def _begin(tokens: Any, rows: int) -> jax.Array:
+  """What a decoder begins with, one token, [P'] or [B, P'] -> [B, P'] int32."""
+  tokens = jnp.atleast_1d(jnp.asarray(tokens))
+  if tokens.ndim > 2 or not tokens.size or (tokens.ndim == 2 and len(tokens) != rows):
+    raise ValueError(f"generate has decoder_prompts of shape {list(tokens.shape)}; allowed are [P'] and [B, P'], with "
+                     f'B = {rows} and P\' >= 1.')
+  return jnp.broadcast_to(tokens.reshape(-1, tokens.shape[-1]), (rows, tokens.shape[-1])).astype(jnp.int32)
 
 
 def _is_pair(model: nn.Module) -> bool:

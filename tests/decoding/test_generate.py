@@ -206,6 +206,7 @@ ERRORS = [
   (dict(prompts=[[5], []]), r'prompts without a token, in the rows \[1\]'),
   (dict(prompts=PADDED, mask=np.ones((3, 2))), r'mask of shape \[3, 2\]; allowed is that of the prompts, \[3, 3\]'),
   (dict(decoder_prompts=[1]), 'decoder_prompts, but GPT2 has no encoder'),
+  (dict(model=MODELS['t5'], decoder_prompts=[[1, 2]]), r"decoder_prompts of shape \[1, 2\]; allowed are .* B = 3"),
   (dict(ctx=Ctx(segment_ids=PADDED)), 'ctx with mask or segment_ids'),
   (dict(model=encoders.BERT()), "BERT can't generate"),
   (dict(model=encoders.T5(decoder_depth=0)), "T5 can't generate"),
