@@ -67,11 +67,28 @@ def train_together(runs: Sequence[Run], *, vmapped: bool | None = None, title: s
   return [outcomes.get(i, Outcome(None)) for i in range(len(runs))]
 
 
+def one_device_a_core(num_runs: int) -> None:
+  """Makes a virtual CPU device of each core, for `num_runs` runs; to be called before JAX computes anything.
+
+  With as many runs as cores, or more, each device works by itself: operations that are split over threads wait for one
+  another. Nothing happens where the user has set the number of devices, or a backend is in use already.
+  """
+  flags = os.environ.get('XLA_FLAGS', '')
+  if 'xla_force_host_platform_device_count' in flags:
+    return
+  try:
+    jax.config.update('jax_num_cpu_devices', _cores())
+  except RuntimeError:
+    return
+  if num_runs >= _cores() > 1 and 'xla_cpu_multi_thread_eigen' not in flags:
+    os.environ['XLA_FLAGS'] = f'{flags} --xla_cpu_multi_thread_eigen=false'.strip()
+
+
 def spread_devices(number: int) -> list[jax.Device]:
   """The devices that `number` runs are dealt out to: on CPUs no more than there are cores."""
   devices = jax.local_devices()
   if devices[0].platform == 'cpu':
-    devices = devices[:len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()]
+    devices = devices[:_cores()]
   return devices[:max(number, 1)]
 
 
@@ -91,6 +108,10 @@ def most_lanes(run: Run, state: TrainState, wanted: int, limit: int | None = Non
   while lanes > 1 and limit is not None and _bytes(run, state, lanes) > limit:
     lanes = -(-lanes // 2)
   return lanes
+
+
+def _cores() -> int:
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 
 class _Block:
