@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from mtjax.config import check_keys, to_dict
 
@@ -49,8 +49,10 @@ def everywhere(mesh: Mesh) -> NamedSharding | None:
   return replicated(mesh) if mesh.size > 1 else None
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """The leading axis split over `data`."""
+def batch_sharding(mesh: Mesh) -> Sharding:
+  """The leading axis split over `data`. On one device simply that: arrays get there, and steps begin, sooner."""
+  if mesh.size == 1:
+    return SingleDeviceSharding(mesh.devices.flat[0])
   return NamedSharding(mesh, PartitionSpec('data'))
 
 
@@ -60,7 +62,7 @@ def host_rows(batch_size: int) -> slice:
   return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
 
-def put_batch(batch: Any, sharding: NamedSharding) -> Any:
+def put_batch(batch: Any, sharding: Sharding) -> Any:
   """This host's rows (a tree of numpy arrays) -> global arrays on the mesh."""
   if jax.process_count() == 1:
     return jax.device_put(batch, sharding)
