@@ -14,6 +14,7 @@ so with other seeds? With unit='task' they compare the means over seeds, paired 
 of the kind? P-values are adjusted by Holm over the claims of a study. A claim holds (True), does not hold (False), or
 there is no evidence (None).
 """
+import abc
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,7 @@ CHOSEN = '(chosen)'  # the arm that a search chose on validation
 
 
 @dataclasses.dataclass(frozen=True)
-class Claim:
+class Claim(abc.ABC):
   """One comparison that a study's claim rests on.
 
   Attributes:
@@ -64,9 +65,9 @@ class Claim:
     """Both."""
     return self.a, self.b
 
+  @abc.abstractmethod
   def holds(self, found: Comparison) -> bool | None:
     """By the comparison of a with b."""
-    raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
