@@ -1,4 +1,5 @@
 """Every study of experiments/studies runs for a few steps, and what is committed of it is what a study writes."""
+import html
 import json
 import pathlib
 
@@ -47,7 +48,7 @@ def test_smoke(name, tmp_path):
   verdict = runner.run()
   assert [cell['message'] for cell in verdict['cells'] if cell['status'] != 'finished'] == []
   assert verdict['smoke'] and all(arm['n'] == 2 for arm in verdict['arms'].values())
-  assert load(name).claim in (runner.folder / 'report.md').read_text().replace('\\', '')
+  assert load(name).claim in html.unescape((runner.folder / 'report.md').read_text()).replace('\\', '')
   assert 'numbers mean nothing' in (runner.folder / 'report.html').read_text()
 
 
