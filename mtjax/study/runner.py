@@ -13,6 +13,7 @@ import concurrent.futures
 import dataclasses
 import json
 import logging
+import math
 import os
 import pathlib
 import re
@@ -123,7 +124,7 @@ class Runner:
     path = folder / 'run.json'
     found = json.loads(path.read_text()) if path.exists() else {}
     status = found.get('status', 'missing')
-    if status == 'finished' and not any(line.get('split') == 'test' for line in read_metrics(folder)):
+    if status == 'finished' and self._tested_step(cell) is None:
       status = 'stopped'
     return {'status': status, 'message': found.get('message', ''), 'seconds': found.get('seconds'),
             'parameters': found.get('parameters')}
@@ -218,7 +219,7 @@ class Runner:
     frame = ScoreFrame.from_workdir(self.folder_of(cell), cell.arm, losses=losses)
     run = '/'.join(part for part in (cell.arm, cell.part, str(cell.seed)) if part)
     if chosen:
-      step = max(row.step for row in frame.where(split='test'))
+      step = self._tested_step(cell)
       metric = cell.config.get('best', {}).get('metric', 'eval/loss')
       rule = 'last' if self.study.selection == 'last' else f'best:{metric}'
       frame = frame.where(step=step).replace(selection=rule)
@@ -228,6 +229,20 @@ class Runner:
       names = {task: cell.part if len(tasks) == 1 else f'{cell.part}/{task}' for task in tasks}
       frame = ScoreFrame(tuple(dataclasses.replace(row, task=names[row.task]) for row in frame))
     return frame
+
+  def _tested_step(self, cell: Cell) -> int | None:
+    """The step that the study's selection chooses, if the run was tested there; its last, or the best on validation."""
+    lines = read_metrics(self.folder_of(cell))
+    best = {'metric': 'eval/loss', 'mode': 'min', **cell.config.get('best', {})}
+    scores = {line['step']: line.get(best['metric'], math.nan) for line in lines if line.get('split') == 'validation'}
+    known = [step for step in sorted(scores) if math.isfinite(scores[step])]
+    if self.study.selection == 'last' or not known:
+      step = max(scores, default=None)
+    else:
+      sign = 1 if best['mode'] == 'max' else -1
+      step = max(known, key=lambda step: sign * scores[step])  # the earliest of equals, as in training
+    tested = {line['step'] for line in lines if line.get('split') == 'test'}
+    return step if step in tested else None
 
   # --- processes
 
