@@ -167,10 +167,10 @@ class Runner:
       raise ValueError(f"Arm '{cell.arm}'{f', part {cell.part!r}' if cell.part else ''}: {error}") from error
 
   def _run_group(self, base: Run, members: Sequence[Cell]) -> None:
-    devices = spread_devices(len(members)) if base.mesh.size == 1 else [None]
     if base.mesh.size > 1:
       self._run_one_by_one(members)
       return
+    devices = spread_devices(len(members))
     runs = [base.with_seed(cell.config['seed'], self.folder_of(cell), devices[i % len(devices)])
             for i, cell in enumerate(members)]
     try:
