@@ -15,7 +15,8 @@ class Ctx:
   Attributes:
     task_id: [B] int32, each row's index into the run's tasks; or None where every row serves all tasks.
     mix: [B, T] float, mixing weights over tasks in place of one id.
-    mask: [B] bool, rows that are data rather than padding.
+    mask: [B] bool, rows that are data rather than padding; or [B, L], the tokens that are (encoders of published
+      checkpoints read it so).
     segment_ids: [B, L] int32 of packed rows, 0 = padding.
   """
 

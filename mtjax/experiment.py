@@ -17,12 +17,13 @@ import ml_collections
 import numpy as np
 
 from mtjax import tree
-from mtjax.config import Registry, check_keys, did_you_mean, keywords, to_dict
-from mtjax.data import configure, sources
+from mtjax.config import check_keys, did_you_mean, keywords, to_dict
+from mtjax.data import configure
 from mtjax.data.streams import Stream, labels_of
 from mtjax.metrics.collection import Collection
 from mtjax.objective import Objective, stream_key
 from mtjax.parallel import batch_parts, make_mesh, partitions, replicated, rules, shardings
+from mtjax.registries import ENCODERS, FORMATS, HEADS, LOSSES, METRICS, SOURCES
 from mtjax.run import Run
 from mtjax.tasks import Task
 from mtjax.training.engine.configure import make_engine
@@ -30,52 +31,6 @@ from mtjax.training.evaluation import Evaluator
 from mtjax.training.loop import Settings, Stage
 from mtjax.training.optimizer import make_optimizer
 from mtjax.training.state import init_state, make_train_step
-
-ENCODERS = Registry('encoder', {
-  'mlp': 'mtjax.encoders:MLP',
-  'tabular': 'mtjax.encoders:Tabular',
-  'lenet': 'mtjax.encoders:LeNet',
-  'vit': 'mtjax.encoders:ViT',
-  'swin': 'mtjax.encoders:Swin',
-  'convnet': 'mtjax.encoders:ConvNet',
-  'efficientnet_lite': 'mtjax.encoders:EfficientNetLite',
-  'byte_transformer': 'mtjax.encoders:ByteTransformer',
-  'mamba': 'mtjax.encoders:Mamba',
-  'mamba2': 'mtjax.encoders:Mamba2',
-})
-HEADS = Registry('head', {
-  'classification': 'mtjax.heads:Classification',
-  'linear': 'mtjax.heads:Classification',
-  'soft_classification': 'mtjax.heads:SoftClassification',
-  'regression': 'mtjax.heads:Regression',
-  'multilabel': 'mtjax.heads:MultiLabel',
-  'rotated': 'mtjax.heads:Rotated',
-  'ordinal': 'mtjax.heads:Ordinal',
-  'token_classification': 'mtjax.heads:TokenClassification',
-  'span': 'mtjax.heads:Span',
-  'language_model': 'mtjax.heads:LanguageModel',
-  'segmentation': 'mtjax.heads:Segmentation',
-  'depth': 'mtjax.heads:Depth',
-  'normals': 'mtjax.heads:Normals',
-  'edges': 'mtjax.heads:Edges',
-  'saliency': 'mtjax.heads:Saliency',
-  'multi_scale': 'mtjax.heads:MultiScale',
-  'contrastive': 'mtjax.heads:Contrastive',
-  'retrieval': 'mtjax.heads:Retrieval',
-  'survival': 'mtjax.heads:Survival',
-})
-LOSSES = Registry('loss', {name: f'mtjax.losses:{name}' for name in (
-  'softmax_xent', 'soft_xent', 'sigmoid_xent', 'mse', 'mae', 'huber', 'ordinal_nll', 'position_xent', 'next_token_xent',
-  'depth_l1', 'normal_cosine', 'edge_xent', 'balanced_xent', 'info_nce', 'sup_con', 'hazard_nll')})
-METRICS = Registry('metric', {name: f'mtjax.metrics:{name}' for name in (
-  'accuracy', 'macro_f1', 'balanced_accuracy', 'log_loss', 'normalised_entropy', 'kappa', 'linear_kappa',
-  'quadratic_kappa', 'mcc', 'ece', 'mce', 'adaptive_ece', 'classwise_ece', 'reliability', 'brier', 'acc', 'acc_norm',
-  'acc_mutual_info', 'auc', 'average_precision', 'gauc', 'ndcg', 'hit_rate', 'recall_at_k', 'precision_at_k', 'mrr',
-  'map_at_k', 'mse', 'mae', 'rmse', 'r2', 'pearson', 'spearman', 'concordance_index', 'miou', 'pixel_accuracy',
-  'depth_abs', 'depth_rel', 'depth_rmse', 'depth_delta', 'mean_angle', 'median_angle', 'angle_within', 'ods_f',
-  'boundary_f', 'exact_match', 'token_f1', 'wer', 'rouge1', 'rouge2', 'rouge_l', 'bleu', 'chrf', 'ter')})
-FORMATS = Registry('format', {'bytes': 'mtjax.data.formats:Bytes', 'hashed_words': 'mtjax.data.formats:HashedWords'})
-SOURCES = Registry('data set', sources.SOURCES)
 
 _TASK_KEYS = ('label', 'head', 'loss', 'metrics', 'weight', 'stream', 'rows')
 _STAGE_KEYS = ('name', 'steps', 'data', 'optimizer', 'aggregator', 'sharpness', 'gradients', 'frozen', 'weights')
@@ -96,7 +51,8 @@ def default_config() -> ml_collections.ConfigDict:
     reads in a mixture. Their order is that of the losses; a ConfigDict sorts its keys. `metrics` is a list of names or
     of dict(name, …), see `mtjax.metrics`; the first is the task's primary one. What a metric reads besides the label
     (`dict(name='gauc', group='user')`) is a column of the stream, taken as labels are: -1 or NaN there becomes 0.
-  encoder: dict(name, …).
+  encoder: dict(name, …); dict(name='hf', directory, …) = a Hugging Face checkpoint with its weights, a folder or
+    'fetched:NAME', whose fields may be changed (pool, dropout_rate, remat, …).
   optimizer: dict(name, lr, …), see `mtjax.training.optimizer`.
   aggregator: dict(name, …), how one update is made of the tasks' gradients (`mtjax.optim`); {} = the sum of the losses
     times their weights, which also scale the losses that a method sees. `preference` is a list in the order of the
@@ -167,17 +123,21 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   inputs = {name: stream.inputs for group in (*stage_streams, streams) for name, stream in group.items()}
   rows = {name: stream.most_rows for group in (*stage_streams, streams) for name, stream in group.items()
           if stream.mixture}
-  objective = Objective(ENCODERS.build(config['encoder'], 'encoder'), tasks, inputs, rows)
+  encoder, weights = _encoder(config['encoder'])
+  objective = Objective(encoder, tasks, inputs, rows)
 
   rng = jax.device_put(jax.random.key(config['seed']), replicated(mesh))
   example = {name: stream.train_batch(0, slice(0, 1)) for name, stream in streams.items()}
   blank = jax.tree.map(lambda x: (x.shape, x.dtype), example)  # zeros: the program of two data sets is then the same
 
-  def init_params(rng):
+  def init_params(rng, weights=None):
     zeros = jax.tree.map(lambda spec: jnp.zeros(*spec), blank, is_leaf=lambda x: isinstance(x, tuple))
-    return objective.init(stream_key(rng, 'params'), zeros)
+    params = objective.init(stream_key(rng, 'params'), zeros)
+    return params if weights is None else {**params, 'encoder': weights}
 
   shapes = jax.eval_shape(init_params, rng)
+  if weights is not None:
+    weights = _fitting(weights, shapes['encoder'])
   split = partitions(shapes, mesh, _sharding_rules(config['sharding']))
   evaluator = Evaluator(objective, streams, _weights(tasks, {}), mesh, data['eval_batch_size'])
   stages, begins = [], []
@@ -186,9 +146,11 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
     stage, begin = _stage(spec, config, start, own, objective, shapes, mesh, split, rng, evaluator, example)
     stages.append(stage)
     begins.append(begin)
+  init = jax.jit(lambda rng, weights: begins[0](init_params(rng, weights)),
+                 out_shardings=_placed(begins[0], shapes, split, mesh))
   return Run(config=config, mesh=mesh, streams=streams, objective=objective, stages=stages,
              settings=_settings(config, tasks), evaluator=evaluator, workdir=workdir, command=command,
-             init_fn=jax.jit(lambda rng: begins[0](init_params(rng)), out_shardings=_placed(begins[0], shapes, split, mesh)),
+             init_fn=lambda rng: init(rng, weights),
              abstract_fn=functools.cache(lambda stage: _abstract(begins[stage], shapes, split, mesh)),
              sharding_table=rules.describe(shapes, split, mesh) if mesh.size > 1 else '')
 
@@ -223,6 +185,30 @@ def _complete(config: Any) -> dict[str, Any]:
       raise ValueError(f"'stages.{i}.steps' must be a whole number >= 1, got {stage.get('steps')!r}.")
     check_keys(stage.get('weights', {}), config['tasks'], f'stages.{i}.weights')
   return config
+
+
+def _encoder(spec: Mapping[str, Any]) -> tuple[Any, Any]:
+  """(the encoder, the weights that it begins with; None = fresh ones)."""
+  spec = {'name': spec} if isinstance(spec, str) else dict(spec)
+  if spec.get('name') != 'hf':
+    return ENCODERS.build(spec, 'encoder'), None
+  from mtjax.interop import hf, tokenizers  # here, because `import mtjax` stays light
+
+  if 'directory' not in spec:
+    raise ValueError("'encoder.directory' must name a checkpoint: a folder, or 'fetched:NAME'.")
+  module, weights = hf.load(tokenizers.local(spec['directory']))
+  fields = {key: value for key, value in spec.items() if key not in ('name', 'directory')}
+  check_keys(fields, keywords(type(module)), 'encoder')
+  return module.clone(**fields), weights
+
+
+def _fitting(weights: Any, shapes: Any) -> Any:
+  """The weights that the encoder has a place for; raises ValueError listing those that it misses."""
+  found, wanted = tree.flatten(weights), tree.flatten(shapes)
+  wrong = [path for path, x in wanted.items() if path not in found or found[path].shape != x.shape]
+  if wrong:
+    raise ValueError(f"The checkpoint of 'encoder.directory' has not, or of another shape: {', '.join(wrong)}.")
+  return tree.unflatten({path: found[path].astype(x.dtype) for path, x in wanted.items()})
 
 
 def _labels(tasks: Mapping[str, Any], streams: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -356,7 +342,8 @@ def _trainable(frozen: Any, shapes: Any) -> dict[str, bool]:
   return {path: not is_frozen for path, is_frozen in chosen.items()}
 
 
-def _stage(spec, config, start, streams, objective, shapes, mesh, split, rng, evaluator, example) -> tuple[Stage, Callable]:
+def _stage(spec, config, start, streams, objective, shapes, mesh, split, rng, evaluator,
+           example) -> tuple[Stage, Callable]:
   """(a stage, its start: (params, step=0, moving average of the stage before=None) -> state)."""
   for task, weight in spec.get('weights', {}).items():
     _check_weight(weight, f'stages.weights.{task}')

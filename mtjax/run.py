@@ -118,9 +118,15 @@ class Run:
     """Says in run.json that the run failed, and why."""
     self._record(status='failed', message=f'{type(error).__name__}: {error}')
 
-  def keeper(self, writer: MetricWriter | None) -> Keeper:
-    """What looks after this run beside its updates, for whoever makes the updates; see `mtjax.together`."""
-    return Keeper(self.settings, list(self.objective.tasks), self.mesh, writer, self.checkpoints, self._data_state)
+  def keeper(self, writer: MetricWriter | None, checkpoints: Any = None) -> Keeper:
+    """What looks after this run beside its updates, for whoever makes the updates; see `mtjax.together`.
+
+    Args:
+      writer: of `recording`.
+      checkpoints: what saves in place of the run's own.
+    """
+    saver = self.checkpoints if checkpoints is None else checkpoints
+    return Keeper(self.settings, list(self.objective.tasks), self.mesh, writer, saver, self._data_state)
 
   def with_seed(self, seed: int, workdir: str | os.PathLike | None = None, device: jax.Device | None = None) -> 'Run':
     """The same run from another seed, of parameters, draws and data order; data and compiled programs are shared.

@@ -8,6 +8,7 @@ dispatched to all of them: a batched convolution or matrix product is slower the
 devices keep two cores busy. Each run writes its own workdir as if it had been alone: metrics, checkpoints, status. One
 whose loss is not finite fails alone, and the others go on.
 """
+import concurrent.futures
 import functools
 import logging
 import os
@@ -21,6 +22,7 @@ import numpy as np
 from mtjax.config import differences
 from mtjax.parallel import batch_sharding, put_batch
 from mtjax.run import Run, seeded
+from mtjax.training.checkpoints import Checkpoints
 from mtjax.training.loop import Keeper, NonFiniteLoss, StopRequest, return_memory
 from mtjax.training.state import TrainState
 from mtjax.training.writers import progress
@@ -67,11 +69,28 @@ def train_together(runs: Sequence[Run], *, vmapped: bool | None = None, title: s
   return [outcomes.get(i, Outcome(None)) for i in range(len(runs))]
 
 
+def one_device_a_core(num_runs: int) -> None:
+  """Makes a virtual CPU device of each core, for `num_runs` runs; to be called before JAX computes anything.
+
+  With as many runs as cores, or more, each device works by itself: operations that are split over threads wait for one
+  another. Nothing happens where the user has set the number of devices, or a backend is in use already.
+  """
+  flags = os.environ.get('XLA_FLAGS', '')
+  if 'xla_force_host_platform_device_count' in flags:
+    return
+  try:
+    jax.config.update('jax_num_cpu_devices', _cores())
+  except RuntimeError:
+    return
+  if num_runs >= _cores() > 1 and 'xla_cpu_multi_thread_eigen' not in flags:
+    os.environ['XLA_FLAGS'] = f'{flags} --xla_cpu_multi_thread_eigen=false'.strip()
+
+
 def spread_devices(number: int) -> list[jax.Device]:
   """The devices that `number` runs are dealt out to: on CPUs no more than there are cores."""
   devices = jax.local_devices()
   if devices[0].platform == 'cpu':
-    devices = devices[:len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()]
+    devices = devices[:_cores()]
   return devices[:max(number, 1)]
 
 
@@ -93,6 +112,43 @@ def most_lanes(run: Run, state: TrainState, wanted: int, limit: int | None = Non
   return lanes
 
 
+def _cores() -> int:
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
+class _InTurn:
+  """The checkpoints of a run, saved while training goes on, by the one thread that saves those of all runs.
+
+  (The background threads of several Orbax managers get into each other's way.)
+  """
+
+  def __init__(self, checkpoints: Checkpoints, thread: concurrent.futures.Executor):
+    self._checkpoints, self._thread, self._pending = checkpoints, thread, []
+    self.best = checkpoints.best
+
+  @property
+  def steps(self) -> list[int]:
+    """Of the checkpoints that are there."""
+    return self._checkpoints.steps
+
+  def save(self, state: TrainState, **items: Any) -> None:
+    """Saves a copy, since the state will be donated."""
+    while len(self._pending) > 1:
+      self._pending.pop(0).result()
+    copy, best = jax.tree.map(jnp.copy, state), self.best
+    self._pending.append(self._thread.submit(self._save, copy, best, items))
+
+  def finish(self) -> None:
+    """Waits until all is saved; raises what went wrong."""
+    while self._pending:
+      self._pending.pop(0).result()
+
+  def _save(self, state: TrainState, best: Any, items: dict[str, Any]) -> None:
+    self._checkpoints.best = best
+    self._checkpoints.save(state, **items)
+    self._checkpoints.wait()
+
+
 class _Block:
   """The runs that one call updates: one run, or several stacked."""
 
@@ -103,7 +159,8 @@ class _Block:
   def enter(self, index: int, first: int) -> None:
     """Begins to read the data of a stage."""
     stages = [run.stages[index] for run in self.runs]
-    self._batches = [stage.batches(first) for stage in stages]
+    # Where runs keep all cores busy, a thread for each run's data takes from them more than it gives.
+    self._batches = [stage.batches(first, ahead=self._stacked) for stage in stages]
     self._sharding = batch_sharding(self.runs[0].mesh)
     if self._stacked:
       self._rng, self._update = jnp.stack([stage.rng for stage in stages]), _vmapped(stages[0].update)
@@ -132,12 +189,16 @@ def _in_step(runs, states, numbers, vmapped, title) -> dict[int, Outcome]:
   """{number: outcome} of runs that are all at the same step."""
   first, settings = int(states[0].step), runs[0].settings
   contexts = [run.recording(first, 1 / len(runs)) for run in runs]
-  keepers = [run.keeper(context.__enter__()) for run, context in zip(runs, contexts)]
+  thread = concurrent.futures.ThreadPoolExecutor(1)
+  savers = [_InTurn(run.checkpoints, thread) if run.checkpoints else None for run in runs]
+  keepers = [run.keeper(context.__enter__(), saver) for run, context, saver in zip(runs, contexts, savers)]
   failed: dict[int, Exception] = {}
   blocks = list(_blocks(runs, states, vmapped))
+  by_device = _by_device(blocks)
   step, error = first, None
   try:
-    with StopRequest() as stop, progress(runs[0].stages[-1].end, initial=first) as bar:
+    with StopRequest() as stop, progress(runs[0].stages[-1].end, initial=first) as bar, \
+         concurrent.futures.ThreadPoolExecutor(len(by_device)) as pool:
       bar.set_description(title, refresh=False)
       for index, stage in enumerate(runs[0].stages):
         if step >= stage.end or len(failed) == len(runs):
@@ -159,10 +220,11 @@ def _in_step(runs, states, numbers, vmapped, title) -> dict[int, Outcome]:
               keeper.start_clock(step)
           stopping = bool(stop)
           if settings.due(step, stage, stopping):
-            for block in blocks:
-              _look_after(block, keepers, failed, index, step, stopping)
+            list(pool.map(lambda own, at=(index, step, stopping): [_look_after(b, keepers, failed, *at) for b in own],
+                          by_device))
             blocks = [block for block in blocks if not all(lane in failed for lane in block.lanes)]
-            if runs[0].stages[index].max_bad is None and not blocks:
+            by_device = _by_device(blocks)
+            if not blocks:
               break
           if stopping:
             log.warning('%s: stopped at step %d. The same command goes on from there.', stop.signal, step)
@@ -171,10 +233,13 @@ def _in_step(runs, states, numbers, vmapped, title) -> dict[int, Outcome]:
             break
         if any(run.stopped for run in runs):
           break
+    for saver in filter(None, savers):
+      saver.finish()
   except BaseException as raised:
     error = raised
     raise
   finally:
+    thread.shutdown()
     for lane, context in enumerate(contexts):
       own = error or failed.get(lane)
       context.__exit__(type(own) if own else None, own, own.__traceback__ if own else None)
@@ -190,8 +255,6 @@ def _look_after(block: _Block, keepers: Sequence[Keeper], failed: dict[int, Exce
     if lane not in failed:
       try:
         states[i] = keepers[lane](states[i], run.stages[index], index, step, stopping)
-        if run.checkpoints:
-          run.checkpoints.wait()  # Orbax's background threads of several managers get into each other's way
       except NonFiniteLoss as error:
         log.warning('Seed %d failed, the others go on: %s', run.config['seed'], error)
         failed[lane] = error
@@ -207,6 +270,14 @@ def _blocks(runs: Sequence[Run], states: Sequence[TrainState], vmapped: bool) ->
     by_device.setdefault(run.mesh.devices.flat[0], []).append(i)
   for lanes in by_device.values():
     yield _Block([runs[i] for i in lanes], [states[i] for i in lanes], lanes, True)
+
+
+def _by_device(blocks: Sequence[_Block]) -> list[list[_Block]]:
+  """The blocks of each device together: devices evaluate beside each other."""
+  found: dict[Any, list[_Block]] = {}
+  for block in blocks:
+    found.setdefault(block.runs[0].mesh.devices.flat[0], []).append(block)
+  return list(found.values())
 
 
 def _waves(members: Sequence[int], runs: Sequence[Run], states: Sequence[TrainState], vmapped: bool):

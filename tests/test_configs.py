@@ -31,6 +31,8 @@ def test_it_is_plain_data_and_knows_its_arguments(path):
 def test_its_smoke_variant_trains(path, tmp_path):
   config = get_config(path, 'smoke')
   needed = {'multifashion': 'fashion_mnist'}.get(config.data.get('name'))
+  if str(config.encoder.get('directory', '')).startswith('fetched:'):
+    needed = config.encoder.directory.partition(':')[2]
   if needed:
     try:
       fetch.require(needed)

@@ -12,6 +12,7 @@ LAYERS = [
   {'train', 'evaluate', 'predict', 'merge', 'study'},
   {'cli'},
   {'experiment'},
+  {'registries'},
   {'together'},
   {'run', 'prediction_io'},
   {'prediction'},
@@ -20,6 +21,7 @@ LAYERS = [
   {'objective'},
   {'tasks'},
   {'models'},
+  {'interop'},  # gives out encoders with their parameters
   {'adapters', 'hypernets', 'moe', 'heads', 'encoders'},
   {'metrics'},
   {'losses'},
@@ -27,7 +29,6 @@ LAYERS = [
   {'merging', 'masks', 'decoding'},
   {'data'},
   {'parallel'},
-  {'interop'},
   {'autodiff'},
   {'config', 'context', 'tree', 'papers'},
 ]

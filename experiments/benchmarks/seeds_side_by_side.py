@@ -25,11 +25,9 @@ CONFIG = 'experiments/multimnist/joint.py'
 RESULT = pathlib.Path('experiments/results/seeds_side_by_side.json')
 TOGETHER = '''
 import sys
-import jax
-import os
-jax.config.update('jax_num_cpu_devices', len(os.sched_getaffinity(0)))
-from experiments.multimnist import joint
 from mtjax import experiment, together
+together.one_device_a_core(int(sys.argv[2]))
+from experiments.multimnist import joint
 config = joint.get_config()
 config.mesh, config.tensorboard = dict(data=1), False
 base, seeds = experiment.build(config), int(sys.argv[2])

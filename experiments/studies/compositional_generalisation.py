@@ -3,8 +3,8 @@
 python -m mtjax.study --study=experiments/studies/compositional_generalisation.py --workdir=runs/compositional
 
 Cai et al., "On the Compositional Generalization of Multimodal LLMs for Medical Imaging" (Med-MAT), 2024,
-https://arxiv.org/abs/2412.20070, on the grid of `factor_grid`. Ten combinations are targets. A model that has never
-seen the target is trained on
+https://arxiv.org/abs/2412.20070, on the grid of `factor_grid`. Each of its combinations is a target in turn. A model
+that has never seen the target is trained on
 
     related      a smallest set of combinations whose elements together cover the target's
     unrelated    as many combinations that share no element with it
@@ -12,7 +12,12 @@ seen the target is trained on
     all others   every combination but the target
     no modality, no area, no task    all others but those that share that element with the target
 
-and tested on the target. All arms make the same number of steps, with the same rows a combination.
+and tested on the target; the last four arms on ten of the targets. All arms make the same number of steps, with the
+same rows a combination. The verdict is by target, not by seed: would it be so for other combinations?
+
+Found: related is 16 points better than unrelated (7 to 24), but only 4 (0 to 8) better than with shuffled tokens. Two
+combinations that cover a target leave factors confounded: where each has a task of its own, the modality or the area
+gives away which task it is, and the token need not be read. So part of the gain is not composition of the task.
 """
 import numpy as np
 
@@ -22,13 +27,12 @@ from mtjax.studies.factor_splits import Split, factor_splits
 from mtjax.study import Parts, Study, better
 
 SOURCE, FACTORS = 'experiments.studies.factor_grid:FactorGrid', ('modality', 'area', 'task')
-TARGETS, MARGIN = 10, 0.05
+FEW, MARGIN = 10, 0.05
 
 
 def splits() -> list[Split]:
-  """Of ten targets, drawn without replacement: what covers each, and what has nothing in common with it."""
-  found = factor_splits([dict(zip(FACTORS, combination)) for combination in COMBINATIONS], FACTORS, seed=0)
-  return [found[i] for i in sorted(np.random.default_rng(0).choice(len(found), TARGETS, replace=False))]
+  """Of every target: what covers it, and what has nothing in common with it."""
+  return factor_splits([dict(zip(FACTORS, combination)) for combination in COMBINATIONS], FACTORS, seed=0)
 
 
 def training(split: Split) -> dict[str, list[str]]:
@@ -59,7 +63,9 @@ def get_study() -> Study:
   config.stages = [dict(name='train', steps=400)]
   config.log_every, config.eval_every, config.checkpoint_every = 100, 200, 400
   runs = {name_of(split.target): (split, training(split)) for split in splits()}
-  arms = {arm: Parts({target: run_of(split, names[arm]) for target, (split, names) in runs.items()})
+  few = [list(runs)[i] for i in sorted(np.random.default_rng(0).choice(len(runs), FEW, replace=False))]
+  targets = {'related': list(runs), 'unrelated': list(runs), 'shuffled': list(runs)}
+  arms = {arm: Parts({target: run_of(runs[target][0], runs[target][1][arm]) for target in targets.get(arm, few)})
           for arm in next(iter(runs.values()))[1]}
   return Study(
     title='Compositional generalisation on a factor grid', paper='med_mat',
@@ -67,4 +73,4 @@ def get_study() -> Study:
           'training on combinations that cover its elements than on ones that share none; without task tokens the gain '
           'is gone.',
     config=config, arms=arms, seeds=6, metric='accuracy',
-    verdict=[better('related', 'unrelated', margin=MARGIN), better('related', 'shuffled', margin=MARGIN)])
+    verdict=[better('related', other, margin=MARGIN, unit='task') for other in ('unrelated', 'shuffled')])

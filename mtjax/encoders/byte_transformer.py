@@ -13,7 +13,8 @@ from jax.typing import DTypeLike
 
 from mtjax.context import Ctx, Features
 from mtjax.encoders import _checks
-from mtjax.encoders.layers import TransformerBlock, check_transformer, layer_norm, run_block
+from mtjax.encoders.layers import TransformerBlock, check_transformer, layer_norm
+from mtjax.encoders.stack import run_block
 
 
 class ByteTransformer(nn.Module):
@@ -33,7 +34,7 @@ class ByteTransformer(nn.Module):
     dropout_rate: after the embedding, and on every residual branch, in training.
     pool: 'mean' over the tokens that are not padding, or 'first', the token at position 0.
     vocab_size: V, the number of token ids.
-    remat: compute a block's activations again in the backward pass, to save memory.
+    remat: compute a block's activations again in the backward pass, to save memory; or a name of `stack.POLICIES`.
     dtype: of the matrix products and of the residual stream.
   """
   width: int = 128
@@ -44,7 +45,7 @@ class ByteTransformer(nn.Module):
   dropout_rate: float = 0.0
   pool: str = 'mean'
   vocab_size: int = 259
-  remat: bool = False
+  remat: bool | str = False
   dtype: DTypeLike = jnp.float32
 
   def __post_init__(self):

@@ -18,7 +18,8 @@ from jax.typing import DTypeLike
 
 from mtjax.context import Ctx, Features
 from mtjax.encoders import _checks
-from mtjax.encoders.layers import as_float_image, run_block
+from mtjax.encoders.layers import as_float_image
+from mtjax.encoders.stack import run_block
 
 
 class Block(nn.Module):

@@ -25,7 +25,8 @@ from jax.typing import DTypeLike
 
 from mtjax.context import Ctx, Features
 from mtjax.encoders import _checks
-from mtjax.encoders.layers import Mlp, as_float_image, run_block
+from mtjax.encoders.layers import Mlp, as_float_image
+from mtjax.encoders.stack import run_block
 
 
 class WindowAttention(nn.Module):
@@ -135,9 +136,11 @@ class Swin(nn.Module):
 
   maps[i] is what stage i hands on, before merging: H_i = H / (patch 2^i), rounded up; the last one is normed. tokens
   are the positions of the last map in reading order, pooled is their mean; D = width 2^(stages - 1).
+  With classes, aux['logits'] [B, classes] is a linear map of pooled.
   Images whose sides `patch` does not divide are padded with zeros at the bottom and on the right.
   Parameters: embed (kernel [patch, patch, C, width], bias), embed_norm, stage_i/block_j/{norm1, attn/{query, key,
-  value, out, bias_table}, norm2, mlp/{fc1, fc2}}, stage_i/merge/{norm, reduction} (not in the last stage), norm.
+  value, out, bias_table}, norm2, mlp/{fc1, fc2}}, stage_i/merge/{norm, reduction} (not in the last stage), norm,
+  classifier (with classes).
 
   Attributes:
     patch: side of a patch.
@@ -149,6 +152,7 @@ class Swin(nn.Module):
     qkv_bias: whether query, key and value have biases.
     eps: of the norms, but for those of merging and of the patches, which have 1e-5.
     dropout_rate: after the embedding, and on every residual branch, in training.
+    classes: outputs of the classifier; None = there is none.
     remat: compute a block's activations again in the backward pass, to save memory.
     dtype: of the products of matrices.
   """
@@ -161,12 +165,14 @@ class Swin(nn.Module):
   qkv_bias: bool = True
   eps: float = 1e-5
   dropout_rate: float = 0.0
+  classes: int | None = None
   remat: bool = False
   dtype: DTypeLike = jnp.float32
 
   def __post_init__(self):
     super().__post_init__()
-    _checks.sizes(self, 'patch', 'width', 'depths', 'heads', 'window')
+    _checks.sizes(self, 'patch', 'width', 'depths', 'heads', 'window',
+                  *(() if self.classes is None else ('classes',)))
     _checks.rate(self)
     if len(self.depths) != len(self.heads):
       raise ValueError(f'Swin has depths={self.depths} and heads={self.heads}; allowed is one of each a stage.')
@@ -197,7 +203,10 @@ class Swin(nn.Module):
       maps.append(before)
     maps[-1] = x = _norm(self.eps, 'norm')(x)
     tokens = x.reshape(x.shape[0], -1, x.shape[-1])
-    return Features(tokens=tokens, pooled=tokens.mean(axis=1), maps=maps)
+    pooled, aux = tokens.mean(axis=1), {}
+    if self.classes is not None:
+      aux['logits'] = nn.Dense(self.classes, dtype=jnp.float32, name='classifier')(pooled)
+    return Features(tokens=tokens, pooled=pooled, maps=maps, aux=aux)
 
 
 def relative_positions(size: int, window: int) -> np.ndarray:

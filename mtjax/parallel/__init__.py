@@ -12,5 +12,5 @@ from mtjax.parallel.mesh import (
 )
 from mtjax.parallel.rules import DEFAULT_RULES, partitions, shardings
 
-__all__ = ['AXES', 'DEFAULT_RULES', 'batch_parts', 'batch_sharding', 'everywhere', 'host_rows', 'make_mesh', 'one_device',
-           'partitions', 'put_batch', 'replicated', 'shardings']
+__all__ = ['AXES', 'DEFAULT_RULES', 'batch_parts', 'batch_sharding', 'everywhere', 'host_rows', 'make_mesh',
+           'one_device', 'partitions', 'put_batch', 'replicated', 'shardings']

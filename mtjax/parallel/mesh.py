@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from mtjax.config import check_keys, to_dict
 
@@ -43,7 +43,8 @@ def make_mesh(config: Mapping[str, int] | None = None) -> Mesh:
       raise ValueError(f"'mesh.{axis}' must be a whole number >= 1, or -1 for what is left over; got {size!r}.")
   open_ended = [axis for axis, size in sizes.items() if size == -1]
   if len(open_ended) > 1:
-    raise ValueError(f"'mesh.{open_ended[0]}' and 'mesh.{open_ended[1]}' are both -1; only one can be what is left over.")
+    raise ValueError(f"'mesh.{open_ended[0]}' and 'mesh.{open_ended[1]}' are both -1; "
+                     'only one can be what is left over.')
   available, fixed = jax.device_count(), math.prod(size for size in sizes.values() if size > 0)
   if open_ended:
     if available % fixed:
@@ -52,8 +53,8 @@ def make_mesh(config: Mapping[str, int] | None = None) -> Mesh:
   total = math.prod(sizes.values())
   if total > available or (jax.process_count() > 1 and total != available):
     few = 'exactly' if jax.process_count() > 1 else 'at most'
-    raise ValueError(f"'mesh' = {config} asks for {total} devices ({sizes}), but {few} {available}, the number of devices, "
-                     'can be used.')
+    raise ValueError(f"'mesh' = {config} asks for {total} devices ({sizes}), but {few} {available}, the number of "
+                     'devices, can be used.')
   return _mesh(jax.devices()[:total], tuple(sizes.values()))
 
 
@@ -80,8 +81,10 @@ def everywhere(mesh: Mesh) -> NamedSharding | None:
   return replicated(mesh) if mesh.size > 1 else None
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """The leading axis split over `data` and `fsdp`."""
+def batch_sharding(mesh: Mesh) -> Sharding:
+  """The leading axis split over `data` and `fsdp`. On one device simply that: arrays get there sooner."""
+  if mesh.size == 1:
+    return SingleDeviceSharding(mesh.devices.flat[0])
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
@@ -91,7 +94,7 @@ def host_rows(batch_size: int) -> slice:
   return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
 
-def put_batch(batch: Any, sharding: NamedSharding) -> Any:
+def put_batch(batch: Any, sharding: Sharding) -> Any:
   """This host's rows (a tree of numpy arrays) -> global arrays on the mesh."""
   if jax.process_count() == 1:
     return jax.device_put(batch, sharding)

@@ -138,8 +138,8 @@ def _check_rule(pattern: str, partition: Partition) -> None:
     return
   named = [axis for axis in partition if axis is not None]
   if isinstance(partition, str) or any(axis not in AXES for axis in named) or len(set(named)) < len(named):
-    raise ValueError(f"The sharding rule {pattern!r} must give '{AUTO}' or, for each axis, a different one of {AXES} or "
-                     f'None; got {partition!r}.')
+    raise ValueError(f"The sharding rule {pattern!r} must give '{AUTO}' or, for each axis, a different one of {AXES} "
+                     f'or None; got {partition!r}.')
 
 
 def _axes(spec: PartitionSpec) -> list[str]:

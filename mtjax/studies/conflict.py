@@ -91,11 +91,19 @@ def mean_matrices(folders: Sequence[pathlib.Path]) -> dict[str, Any] | None:
         matrices.append(np.array([[np.mean(values) if values else np.nan for values in row] for row in series]))
   if not found['cosine'] or len(tasks) < 2:
     return None
-  cosine = np.nanmean(found['cosine'], axis=0)
+  cosine = _mean_known(found['cosine'])
   cosine = np.where(np.isnan(cosine), cosine.T, cosine)  # written once a pair
   np.fill_diagonal(cosine, 1.0)
-  affinity = np.nanmean(found['affinity'], axis=0).tolist() if found['affinity'] else None
+  affinity = _mean_known(found['affinity']).tolist() if found['affinity'] else None
   return {'tasks': tasks, 'cosine': cosine.tolist(), 'affinity': affinity}
+
+
+def _mean_known(matrices: Sequence[np.ndarray]) -> np.ndarray:
+  """The mean over matrices of what is not NaN; NaN where all are."""
+  values = np.stack(matrices)
+  known = np.isfinite(values)
+  sums = np.where(known, values, 0.0).sum(0)
+  return np.divide(sums, known.sum(0), out=np.full(sums.shape, np.nan), where=known.any(0))
 
 
 def sentences(record: Record, cosines: Cosines) -> list[str]:

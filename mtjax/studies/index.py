@@ -1,8 +1,9 @@
 """The page of all studies: which claims hold, which do not, and for which there is no evidence.
 
-python -m mtjax.studies.index RESULTS
+python -m mtjax.studies.index RESULTS [--readme=FILE]
 
-Reads RESULTS/*/verdict.json and the table of papers, and writes RESULTS/index.html: one file that needs no network.
+Reads RESULTS/*/verdict.json and the table of papers, and writes RESULTS/index.html: one file that needs no network; and
+the same as a table between the markers `<!-- studies -->` of a README.
 What is beside a verdict (report.html, report.md, README.md, a figure) is linked or shown. A verdict that cannot be
 read is listed as damaged.
 """
@@ -110,7 +111,39 @@ def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('results', type=pathlib.Path, help='the folder whose subfolders have a verdict.json')
-  print(write_index(parser.parse_args(argv).results))
+  parser.add_argument('--readme', type=pathlib.Path, help='a file whose table of studies is made anew')
+  options = parser.parse_args(argv)
+  print(write_index(options.results))
+  if options.readme is not None:
+    text = options.readme.read_text(encoding='utf-8')
+    options.readme.write_text(update(text, options.results), encoding='utf-8')
+    print(options.readme)
+
+
+def table(results: pathlib.Path, shown: str | None = None) -> str:
+  """The studies as a Markdown table: name, claim, what became of it; `shown`: what links call the folder."""
+  lines = ['| study | claim | verdict |', '|---|---|---|']
+  for path in sorted(results.glob('*/verdict.json')):
+    verdict = json.loads(path.read_text(encoding='utf-8'))
+    pages = [name for name in ('report.md', 'README.md') if (path.parent / name).is_file()]
+    name = path.parent.name
+    link = f'[`{name}`]({shown or results.as_posix()}/{name}/{pages[0]})' if pages else f'`{name}`'
+    sign, words, _ = OUTCOMES[verdict['holds']]
+    lines.append(f'| {link} | {_cell(verdict["claim"])} | {sign} {words.lower()} |')
+  return '\n'.join(lines)
+
+
+def update(readme: str, results: pathlib.Path, shown: str | None = None) -> str:
+  """The text of a README with the table between its markers."""
+  start, stop = '<!-- studies -->\n', '<!-- /studies -->'
+  if start not in readme or stop not in readme:
+    raise ValueError(f'The README lacks the markers {start.strip()} and {stop}.')
+  before, _, rest = readme.partition(start)
+  return before + start + table(results, shown) + '\n' + stop + rest.partition(stop)[2]
+
+
+def _cell(text: str) -> str:
+  return text.replace('|', '\\|').replace('\n', ' ')
 
 
 def _check(value: Any, fields: Mapping[Any, Any], where: str) -> None:

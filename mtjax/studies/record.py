@@ -93,7 +93,8 @@ def _claims(frame, claims: Sequence[Claim], scored: set[str], study, baselines):
   """([comparison of each claim that can be tested], arms that have no score)."""
   tested = [claim for claim in claims if {claim.a, claim.b} <= scored]
   missing = list(dict.fromkeys(arm for claim in claims for arm in claim.arms if arm not in scored))
-  results = [measured(frame, claim.a, claim.b, claim.metric or study.metric, baselines, study.split, claim.level)
+  results = [measured(frame, claim.a, claim.b, claim.metric or study.metric, baselines, study.split, claim.level,
+                      claim.unit)
              for claim in tested]
   adjusted = significance.holm({i: result.p for i, result in enumerate(results)})
   found = []
@@ -123,7 +124,7 @@ def _per_task(frame, claims, scored, study) -> list[dict[str, Any]]:
 
 
 def _comparison(result: Comparison) -> dict[str, Any]:
-  names = ('a', 'b', 'task', 'metric', 'n', 'difference', 'interval', 'p', 'p_holm', 'effect_size',
+  names = ('a', 'b', 'task', 'metric', 'unit', 'n', 'difference', 'interval', 'p', 'p_holm', 'effect_size',
            'minimal_detectable_effect', 'higher_is_better', 'test', 'verdict', 'sentence', 'warnings')
   return {name: getattr(result, name) for name in names}
 

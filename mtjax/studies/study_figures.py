@@ -40,6 +40,7 @@ def table(content: study_tables.Table) -> html.Safe:
 
 
 def differences(verdict: Verdict) -> list[html.Safe] | None:
+  """The comparisons as forest plots, one a metric, each with its table."""
   groups: dict[str, list[Mapping[str, Any]]] = {}
   for entry in verdict['comparisons']:
     groups.setdefault(entry['metric'], []).append(entry)
@@ -65,6 +66,7 @@ def differences(verdict: Verdict) -> list[html.Safe] | None:
 
 
 def curves(verdict: Verdict, frame: ScoreFrame) -> list[html.Safe] | None:
+  """Learning curves on validation, a figure a task; of many arms the best."""
   arms, known = list(verdict['arms']), study_tables.curves(frame, 'validation')
   drawn = arms if len(arms) <= MANY else study_tables.ranking(verdict, frame)[:BEST]
   # Few curves need few looks: those of a page with many arms are given out among the drawn ones.
@@ -93,6 +95,7 @@ def curves(verdict: Verdict, frame: ScoreFrame) -> list[html.Safe] | None:
 
 
 def trade_offs(verdict: Verdict, frame: ScoreFrame) -> list[html.Safe] | None:
+  """Task against task where there are two, and the score against time and size."""
   figures = [figure for figure in (_two_tasks(verdict, frame), _cost(verdict, 'seconds', 'seconds a seed'),
                                    _cost(verdict, 'params', 'parameters')) if figure]
   note = 'Filled: on the Pareto front of the means, no other arm is at least as good in both and better in one.'
@@ -100,6 +103,7 @@ def trade_offs(verdict: Verdict, frame: ScoreFrame) -> list[html.Safe] | None:
 
 
 def changes(verdict: Verdict) -> html.Safe | None:
+  """The change against the baseline, arms by tasks, as a heatmap; None without a baseline."""
   content, pairs = study_tables.changes_table(verdict), list(columns(verdict))
   if content is None:
     return None
@@ -117,6 +121,7 @@ def changes(verdict: Verdict) -> html.Safe | None:
 
 
 def search(verdict: Verdict) -> list[html.Safe] | None:
+  """A searched field across and the validation score up, a figure a field; None without a search."""
   if not verdict['search']:
     return None
   found = verdict['search']
@@ -129,6 +134,7 @@ def search(verdict: Verdict) -> list[html.Safe] | None:
 
 
 def diagnostics(verdict: Verdict) -> html.Safe | None:
+  """Cosines and affinities between tasks as heatmaps, of the arms that measured them."""
   figures = []
   for arm, found in (verdict.get('diagnostics') or {}).items():
     for key, title, ends in (('cosine', 'cosine between the gradients of two tasks', ('conflict', 'agreement')),

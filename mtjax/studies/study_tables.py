@@ -80,6 +80,7 @@ def span(interval: Any, sign: bool = False, digits: int = 4) -> str:
 
 
 def arrow(higher_is_better: bool) -> str:
+  """Which way is better."""
   return '↑' if higher_is_better else '↓'
 
 
@@ -209,6 +210,7 @@ def outcome(entry: Mapping[str, Any]) -> bool | None:
 
 
 def comparison_table(verdict: Verdict) -> Table:
+  """Every comparison with its numbers."""
   header = ['a', 'b', 'on', 'metric', 'role', 'verdict', 'holds', 'a − b', '95 % interval', 'p (Holm)', 'd_z',
             'detectable', 'n']
   rows = [[entry['a'], entry['b'], entry['task'] or 'study’s score', entry['metric'], entry.get('role') or '–',
@@ -221,6 +223,7 @@ def comparison_table(verdict: Verdict) -> Table:
 
 
 def cells_table(verdict: Verdict) -> Table:
+  """Every run with its status; what failed says why."""
   rows = [[Cell(str(cell['arm'])), Cell(str(cell['part'] if cell['part'] not in (None, '') else '–')),
            Cell(cell['status'] if cell['status'] == 'finished' else f'✗ {cell["status"]}'),
            Cell(str(cell.get('message') or '')), Cell(show(cell['seed'])),
@@ -237,6 +240,7 @@ def overrides_table(verdict: Verdict) -> Table:
 
 
 def settings(verdict: Verdict) -> dict[str, str]:
+  """Seeds, score, split, selection, commit, device, versions."""
   items = {'Seeds': ', '.join(map(str, verdict['seeds'])) or '–', 'Score': verdict['metric_text'] or verdict['metric'],
            'Split': verdict['split'], 'Step chosen by': verdict['selection'], 'Commit': verdict['commit'] or '–',
            'Device': verdict['device'] or '–'}
@@ -295,5 +299,6 @@ def ranking(verdict: Verdict, frame: ScoreFrame) -> list[str]:
 
 
 def mean(values: Iterable[float]) -> float:
+  """The mean; NaN of nothing."""
   values = list(values)
   return sum(values) / len(values) if values else math.nan

@@ -3,16 +3,18 @@
 The score of an arm is a table [S seeds, M columns] of `metric`:
 
     'accuracy'         that metric of every task that has it
-    'left/accuracy'    of one task
+    'left/accuracy'    of one task; also as configs name it, 'eval/left/accuracy'
     None               the first metric of every task
     'delta_m'          of every task, 100 o (S - b) / |b| of its first metric: percent better than the arm's baseline b
     'delta_m_all'      likewise, the mean over all metrics of the task
 
 Columns of one table are of one direction (else their mean means nothing: take 'delta_m'). Of each seed counts the mean
-over columns; the interquartile mean is over the whole table. Claims compare those means, paired by seed, and p-values
-are adjusted by Holm over the claims of a study. A claim holds (True), does not hold (False), or there is no evidence
-(None).
+over columns; the interquartile mean is over the whole table. Claims compare those means, paired by seed: would it be
+so with other seeds? With unit='task' they compare the means over seeds, paired by task: would it be so for other tasks
+of the kind? P-values are adjusted by Holm over the claims of a study. A claim holds (True), does not hold (False), or
+there is no evidence (None).
 """
+import abc
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -32,19 +34,21 @@ CHOSEN = '(chosen)'  # the arm that a search chose on validation
 
 
 @dataclasses.dataclass(frozen=True)
-class Claim:
+class Claim(abc.ABC):
   """One comparison that a study's claim rests on.
 
   Attributes:
     a, b: arms.
     metric: as of a study; None = the study's own.
     level: of the interval; 1 - level is that of the test.
+    unit: what is paired, 'seed' or 'task'.
   """
 
   a: str
   b: str
   metric: str | None = None
   level: float = 0.95
+  unit: str = 'seed'
 
   role = ''
 
@@ -53,15 +57,17 @@ class Claim:
       raise ValueError(f'A claim is about two arms, got {self.a!r} twice.')
     if not 0 < self.level < 1:
       raise ValueError(f"'level' must be in (0, 1), got {self.level!r}.")
+    if self.unit not in ('seed', 'task'):
+      raise ValueError(f"'unit' must be 'seed' or 'task', got {self.unit!r}.")
 
   @property
   def arms(self) -> tuple[str, str]:
     """Both."""
     return self.a, self.b
 
+  @abc.abstractmethod
   def holds(self, found: Comparison) -> bool | None:
     """By the comparison of a with b."""
-    raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,14 +119,16 @@ class NotWorse(Claim):
     return _beyond(found, -self.margin)
 
 
-def better(a: str, b: str, metric: str | None = None, level: float = 0.95, margin: float = 0.0) -> Better:
+def better(a: str, b: str, metric: str | None = None, level: float = 0.95, margin: float = 0.0,
+           unit: str = 'seed') -> Better:
   """The claim that arm a is better than arm b (by more than `margin`)."""
-  return Better(a, b, metric, level, margin)
+  return Better(a, b, metric, level, unit, margin)
 
 
-def not_worse(a: str, b: str, margin: float, metric: str | None = None, level: float = 0.95) -> NotWorse:
+def not_worse(a: str, b: str, margin: float, metric: str | None = None, level: float = 0.95,
+              unit: str = 'seed') -> NotWorse:
   """The claim that arm a is worse than arm b by less than `margin`."""
-  return NotWorse(a, b, metric, level, margin)
+  return NotWorse(a, b, metric, level, unit, margin)
 
 
 def claims_of(verdict: Any, arms: Sequence[str]) -> list[Claim]:
@@ -128,18 +136,20 @@ def claims_of(verdict: Any, arms: Sequence[str]) -> list[Claim]:
 
   Example:
     >>> claims_of('new > old', ['new', 'old'])
-    [Better(a='new', b='old', metric=None, level=0.95, margin=0.0)]
+    [Better(a='new', b='old', metric=None, level=0.95, unit='seed', margin=0.0)]
   """
   if isinstance(verdict, Claim):
     return [verdict]
-  if verdict is None:
+  if verdict is None or verdict == 'better':
     return [better(arms[0], other) for other in arms[1:]]
   if isinstance(verdict, str):
     sides = re.split(r'\s+>\s+', verdict.strip())
     if len(sides) != 2 or not all(sides):
-      raise ValueError(f"'verdict' as text is 'a > b', of two arms, got {verdict!r}.")
+      raise ValueError(f"'verdict' as text is 'a > b', of two arms, or 'better', got {verdict!r}.")
     return [better(*sides)]
   if isinstance(verdict, Sequence):
+    if len(verdict) == 2 and all(isinstance(part, str) and part in arms for part in verdict):
+      return [better(*verdict)]
     return [claim for part in verdict for claim in claims_of(part, arms)]
   if callable(verdict):
     return []
@@ -196,7 +206,7 @@ def columns_of(scores: Mapping[tuple[str, str], Any], metric: str | None, arm: s
     for column in scores:
       first.setdefault(column[0], column)
     return list(first.values())
-  task, _, name = metric.rpartition('/')
+  task, _, name = metric.removeprefix('eval/').rpartition('/')
   columns = [column for column in scores if column[1] == name and task in ('', column[0])]
   if not columns:
     known = {name for pair in scores for name in (pair[1], '/'.join(pair))} | set(DELTA_M)
@@ -205,15 +215,19 @@ def columns_of(scores: Mapping[tuple[str, str], Any], metric: str | None, arm: s
 
 
 def measured(frame: ScoreFrame, a: str, b: str, metric: str | None, baselines: Mapping[str, str], split: str = 'test',
-             level: float = 0.95) -> Comparison:
-  """Arm a against arm b on the mean over columns, paired by seed."""
+             level: float = 0.95, unit: str = 'seed') -> Comparison:
+  """Arm a against arm b: on the mean over columns, paired by seed, or on the mean over seeds, paired by task."""
   one, other = (table(frame, arm, metric, _base(arm, (a, b), baselines), split) for arm in (a, b))
+  names = {'level': level, 'names': (a, b), 'column': ('all tasks', metric or 'first metric')}
+  if unit == 'task':
+    columns = [column for column in one.columns if column in other.columns]
+    pairs = [[found.values[:, found.columns.index(column)].mean() for column in columns] for found in (one, other)]
+    return compare_values(*pairs, one.higher_is_better, unit=unit, **names)
   own, against = one.by_seed, other.by_seed
   seeds = [seed for seed in one.seeds if seed in against]
   if not seeds:
     raise ValueError(f"Arms '{a}' and '{b}' share no seed, so nothing can be paired.")
-  return compare_values([own[seed] for seed in seeds], [against[seed] for seed in seeds], one.higher_is_better,
-                        level=level, names=(a, b), column=('all tasks', metric or 'first metric'))
+  return compare_values([own[seed] for seed in seeds], [against[seed] for seed in seeds], one.higher_is_better, **names)
 
 
 def per_task(frame: ScoreFrame, a: str, b: str, metric: str | None, split: str = 'test') -> list[Comparison]:

@@ -20,10 +20,9 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 
-import jax
-
 from mtjax import cli
 from mtjax.study.runner import Runner, load_study
+from mtjax.together import one_device_a_core
 
 PUBLISHED = ('verdict.json', 'scores.jsonl', 'report.md', 'report.html')
 
@@ -54,8 +53,8 @@ def main(argv: list[str]) -> None:
   options = parse(argv[1:])
   if options.cores:
     os.sched_setaffinity(0, options.cores)
-  _spread_over_cores()
   study, name = load_study(options.study), _name(options.study)
+  one_device_a_core(len(options.seeds or study.seed_list()))
   runner = Runner(study, options.workdir, name=name, seeds=options.seeds, arms=options.arms, smoke=options.smoke,
                   command=_command(argv[1:]))
   if options.cells_only:
@@ -95,16 +94,6 @@ def publish(folder: pathlib.Path, results: str | os.PathLike, name: str) -> path
       shutil.copy(folder / file, target / file)
   write_index(pathlib.Path(results))
   return target
-
-
-def _spread_over_cores() -> None:
-  """One virtual CPU device a core, so that seeds go side by side; where the user has set their number, nothing."""
-  if 'xla_force_host_platform_device_count' not in os.environ.get('XLA_FLAGS', ''):
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    try:
-      jax.config.update('jax_num_cpu_devices', cores)
-    except RuntimeError:  # a backend is in use already
-      pass
 
 
 def _spawner(options: argparse.Namespace) -> Callable[[str, int], list[str]]:

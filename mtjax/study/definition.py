@@ -13,7 +13,10 @@ have the same seeds, and with a seed the same initialisation and order of data; 
 """
 import copy
 import dataclasses
+import functools
+import importlib.util
 import json
+import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -87,9 +90,10 @@ class Study:
     metric: of the verdict: 'accuracy' (mean over the tasks that have it), 'left/accuracy', 'delta_m' (percent better
       than the baseline), or None: the mean over tasks of each one's first metric.
     verdict: when the claim holds: 'a > b' (a is better), a claim or a list of claims of `mtjax.studies.verdict`
-      (all must hold), or a function of the ScoreFrame that gives True, False or None. None: the first arm is better
-      than every other one.
-    config: what all arms start from; None = `mtjax.experiment.default_config`, and arms bring the rest.
+      (all must hold), or a function of the ScoreFrame that gives True, False or None. None or 'better': the first arm
+      is better than every other one.
+    config: what all arms start from, or 'FILE.py[:arg]' with its get_config(); None = the defaults of
+      `mtjax.experiment.default_config`, and arms bring the rest.
     baseline: what Δm is relative to: an arm, or {arm: its baseline}. None = the single-task arm, where there is one.
     selection: 'last', the last step; or 'best', the checkpoint that `config.best` chose on validation.
     split: on which the verdict is: 'test'.
@@ -186,8 +190,17 @@ class Study:
       for part, config in self._configs(own):
         yield Cell(arm, part, seed, self._finish(config, trained, smoke))
 
+  @functools.cached_property
+  def _base(self) -> Any:
+    if not isinstance(self.config, str):
+      return {} if self.config is None else self.config
+    module, argument = load_file(self.config)
+    if not hasattr(module, 'get_config'):
+      raise ValueError(f"'config' is {self.config!r}, a file without get_config().")
+    return module.get_config(argument) if argument else module.get_config()
+
   def _configs(self, arm: Overrides | Parts | SingleTask) -> Iterator[tuple[str, dict]]:
-    base = to_dict(experiment.default_config()) | to_dict({} if self.config is None else self.config)
+    base = to_dict(experiment.default_config()) | to_dict(self._base)
     base['tensorboard'], base['keep_checkpoints'] = False, 1
     if base['mesh'] == {'data': -1}:
       base['mesh'] = {'data': 1}  # seeds go side by side, each on one device
@@ -209,6 +222,18 @@ class Study:
         config[field] = SMOKE_STEPS
       config['stages'] = [{**stage, 'steps': 2} for stage in config['stages']]
     return config
+
+
+def load_file(path: str) -> tuple[Any, str]:
+  """(module, arg) of 'FILE.py' or 'FILE.py:arg'. Raises FileNotFoundError."""
+  name, _, argument = path.partition('.py:')
+  file = pathlib.Path(name if name.endswith('.py') else f'{name}.py')
+  if not file.exists():
+    raise FileNotFoundError(f'There is no file {str(file)!r}.')
+  spec = importlib.util.spec_from_file_location(file.stem, file)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module, argument
 
 
 def override(config: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:

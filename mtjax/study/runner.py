@@ -11,9 +11,9 @@ the next run.
 """
 import concurrent.futures
 import dataclasses
-import importlib.util
 import json
 import logging
+import math
 import os
 import pathlib
 import re
@@ -31,7 +31,7 @@ from mtjax.studies import provenance, record
 from mtjax.studies.score_frame import ScoreFrame, merge
 from mtjax.studies.search import arm_name
 from mtjax.studies.verdict import CHOSEN, table
-from mtjax.study.definition import Arm, Cell, Parts, Study, group_key
+from mtjax.study.definition import Arm, Cell, Parts, Study, group_key, load_file
 from mtjax.together import Outcome, spread_devices, train_together
 from mtjax.training.writers import read_metrics
 
@@ -124,7 +124,7 @@ class Runner:
     path = folder / 'run.json'
     found = json.loads(path.read_text()) if path.exists() else {}
     status = found.get('status', 'missing')
-    if status == 'finished' and not any(line.get('split') == 'test' for line in read_metrics(folder)):
+    if status == 'finished' and self._tested_step(cell) is None:
       status = 'stopped'
     return {'status': status, 'message': found.get('message', ''), 'seconds': found.get('seconds'),
             'parameters': found.get('parameters')}
@@ -167,10 +167,10 @@ class Runner:
       raise ValueError(f"Arm '{cell.arm}'{f', part {cell.part!r}' if cell.part else ''}: {error}") from error
 
   def _run_group(self, base: Run, members: Sequence[Cell]) -> None:
-    devices = spread_devices(len(members)) if base.mesh.size == 1 else [None]
     if base.mesh.size > 1:
       self._run_one_by_one(members)
       return
+    devices = spread_devices(len(members))
     runs = [base.with_seed(cell.config['seed'], self.folder_of(cell), devices[i % len(devices)])
             for i, cell in enumerate(members)]
     try:
@@ -215,10 +215,11 @@ class Runner:
   # --- scores
 
   def _scores(self, cell: Cell, chosen: bool) -> ScoreFrame:
-    frame = ScoreFrame.from_workdir(self.folder_of(cell), cell.arm)
+    losses = (self.study.metric or '').split('/')[-1] == 'loss'
+    frame = ScoreFrame.from_workdir(self.folder_of(cell), cell.arm, losses=losses)
     run = '/'.join(part for part in (cell.arm, cell.part, str(cell.seed)) if part)
     if chosen:
-      step = max(row.step for row in frame.where(split='test'))
+      step = self._tested_step(cell)
       metric = cell.config.get('best', {}).get('metric', 'eval/loss')
       rule = 'last' if self.study.selection == 'last' else f'best:{metric}'
       frame = frame.where(step=step).replace(selection=rule)
@@ -228,6 +229,20 @@ class Runner:
       names = {task: cell.part if len(tasks) == 1 else f'{cell.part}/{task}' for task in tasks}
       frame = ScoreFrame(tuple(dataclasses.replace(row, task=names[row.task]) for row in frame))
     return frame
+
+  def _tested_step(self, cell: Cell) -> int | None:
+    """The step that the study's selection chooses, if the run was tested there; its last, or the best on validation."""
+    lines = read_metrics(self.folder_of(cell))
+    best = {'metric': 'eval/loss', 'mode': 'min', **cell.config.get('best', {})}
+    scores = {line['step']: line.get(best['metric'], math.nan) for line in lines if line.get('split') == 'validation'}
+    known = [step for step in sorted(scores) if math.isfinite(scores[step])]
+    if self.study.selection == 'last' or not known:
+      step = max(scores, default=None)
+    else:
+      sign = 1 if best['mode'] == 'max' else -1
+      step = max(known, key=lambda step: sign * scores[step])  # the earliest of equals, as in training
+    tested = {line['step'] for line in lines if line.get('split') == 'test'}
+    return step if step in tested else None
 
   # --- processes
 
@@ -307,18 +322,12 @@ class Runner:
 
 def load_study(path: str) -> Study:
   """The study of a file 'FILE.py' or 'FILE.py:arg', by its get_study() or get_study(arg)."""
-  name, _, argument = path.partition('.py:')
-  file = pathlib.Path(name if name.endswith('.py') else f'{name}.py')
-  if not file.exists():
-    raise FileNotFoundError(f'There is no study {str(file)!r}.')
-  spec = importlib.util.spec_from_file_location(file.stem, file)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  module, argument = load_file(path)
   if not hasattr(module, 'get_study'):
-    raise ValueError(f'{file} has no get_study(), which gives an mtjax.study.Study.')
+    raise ValueError(f'{path} has no get_study(), which gives an mtjax.study.Study.')
   study = module.get_study(argument) if argument else module.get_study()
   if not isinstance(study, Study):
-    raise ValueError(f'get_study() of {file} must give an mtjax.study.Study, got {type(study).__name__}.')
+    raise ValueError(f'get_study() of {path} must give an mtjax.study.Study, got {type(study).__name__}.')
   return study
 
 

@@ -64,10 +64,11 @@ class Stage:
     """One update with the stage's own key; the state is donated."""
     return self.update(state, batch, self.rng)
 
-  def batches(self, first: int) -> Iterator[Any]:
-    """This host's training batches from step `first` on, made ahead of time."""
+  def batches(self, first: int, ahead: bool = True) -> Iterator[Any]:
+    """This host's training batches from step `first` on; `ahead`: made ahead of time, by a thread."""
     rows = {name: host_rows(stream.batch_size) for name, stream in self.streams.items()}
-    return Batches(self.streams, self.end, rows, self.validation).iterate(first)
+    batches = Batches(self.streams, self.end, rows, self.validation)
+    return batches.iterate(first) if ahead else (batches[step] for step in range(first, self.end))
 
   @property
   def max_bad(self) -> int | None:

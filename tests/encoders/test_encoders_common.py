@@ -100,6 +100,12 @@ CASES = {
     {'embed/kernel': (4, 4, 1, 8), 'embed/bias': (8,), 'pos_embed': (4, 8), **BLOCKS, **NORM},
     {'tokens': (3, 4, 8), 'pooled': (3, 8), 'maps': [(3, 2, 2, 8)]},
   ),
+  'ast': (
+    encoders.AST(mels=4, frames=7, patch=2, stride=2, **TRANSFORMER),
+    np.random.default_rng(0).normal(size=(3, 7, 4)).astype(np.float32),
+    {'embed/kernel': (2, 2, 1, 8), 'embed/bias': (8,), 'cls': (8,), 'dist': (8,), 'pos_embed': (8, 8), **BLOCKS, **NORM},
+    {'tokens': (3, 8, 8), 'pooled': (3, 8), 'maps': [(3, 2, 3, 8)]},
+  ),
   'byte_transformer': (
     encoders.ByteTransformer(max_length=7, **TRANSFORMER), texts(),
     {'embed/embedding': (259, 8), 'pos_embed': (7, 8), **BLOCKS, **NORM},

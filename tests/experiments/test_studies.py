@@ -1,4 +1,5 @@
 """Every study of experiments/studies runs for a few steps, and what is committed of it is what a study writes."""
+import html
 import json
 import pathlib
 
@@ -6,6 +7,7 @@ import pytest
 
 from mtjax.data import fetch
 from mtjax.papers import PAPERS
+from mtjax.studies import index
 from mtjax.studies.score_frame import ScoreFrame
 from mtjax.study import Runner, load_study
 
@@ -46,7 +48,7 @@ def test_smoke(name, tmp_path):
   verdict = runner.run()
   assert [cell['message'] for cell in verdict['cells'] if cell['status'] != 'finished'] == []
   assert verdict['smoke'] and all(arm['n'] == 2 for arm in verdict['arms'].values())
-  assert load(name).claim in (runner.folder / 'report.md').read_text().replace('\\', '')
+  assert load(name).claim in html.unescape((runner.folder / 'report.md').read_text()).replace('\\', '')
   assert 'numbers mean nothing' in (runner.folder / 'report.html').read_text()
 
 
@@ -68,6 +70,12 @@ def test_the_null_study_is_never_better_more_than_five_times_in_a_hundred():
   found = json.loads((RESULTS / 'null' / 'simulation.json').read_text())
   assert found['repetitions'] == 200 and {row['test'] for row in found['rates']} == {'auto', 'wilcoxon', 'sign_flip'}
   assert max(row['better'] for row in found['rates']) <= 0.05
+
+
+def test_the_readme_has_their_table():
+  readme = (ROOT / 'README.md').read_text(encoding='utf-8')
+  assert index.update(readme, RESULTS, 'experiments/results') == readme, (
+    'python -m mtjax.studies.index experiments/results --readme=README.md')
 
 
 def test_the_index_shows_every_study():

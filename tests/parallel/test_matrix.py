@@ -1,7 +1,6 @@
 """The same config on every mesh: the same losses, with the plain step and with one that looks at each task's gradient."""
 import json
 
-import jax
 import numpy as np
 import pytest
 import toy

@@ -31,7 +31,7 @@ BOTH = frame(
 def test_a_metric_names_columns():
   assert table(BOTH, 'joint', None).columns == [('left', 'accuracy'), ('right', 'accuracy')]
   assert table(BOTH, 'joint', 'accuracy').columns == table(BOTH, 'joint', None).columns
-  assert table(BOTH, 'joint', 'left/loss').columns == [('left', 'loss')]
+  assert table(BOTH, 'joint', 'left/loss').columns == table(BOTH, 'joint', 'eval/left/loss').columns == [('left', 'loss')]
   assert not table(BOTH, 'joint', 'left/loss').higher_is_better
   with pytest.raises(ValueError, match="'acuracy', which arm 'joint' has not. Did you mean 'accuracy'"):
     table(BOTH, 'joint', 'acuracy')
@@ -85,6 +85,19 @@ def test_delta_m_of_a_pair_is_relative_to_the_one_that_is_the_baseline():
   assert back.difference == pytest.approx(-expected)
 
 
+def test_a_claim_may_be_about_other_tasks():
+  many = {(f't{i}', 'accuracy'): noisy(0.5 + 0.01 * i, seed=i) for i in range(6)}
+  lifted = {column: values + (0.1 if column[0] in ('t0', 't1') else 0.0) for column, values in many.items()}
+  data = frame(a=lifted, b=many)
+  by_seed, by_task = (measured(data, 'a', 'b', None, {}, unit=unit) for unit in ('seed', 'task'))
+  assert by_seed.n == SEEDS and by_task.n == 6 and by_task.unit == 'task'
+  assert by_seed.difference == pytest.approx(by_task.difference) == pytest.approx(0.2 / 6)
+  assert by_seed.verdict == 'better' and by_task.verdict == 'no evidence'  # two tasks of six carry it
+  assert '6 tasks' in by_task.sentence
+  with pytest.raises(ValueError, match="'unit'"):
+    better('a', 'b', unit='item')
+
+
 def test_per_task_with_holm_over_the_tasks():
   found = {result.task: result for result in per_task(BOTH, 'joint', 'single', 'accuracy')}
   assert set(found) == {'left', 'right'} and all(result.p_holm >= result.p for result in found.values())
@@ -110,6 +123,7 @@ def test_how_a_verdict_is_written():
   assert claims_of(None, ['a', 'b', 'c']) == [better('a', 'b'), better('a', 'c')]
   assert claims_of(['a > b', not_worse('a', 'c', 1.0)], ['a', 'b', 'c']) == [better('a', 'b'), not_worse('a', 'c', 1.0)]
   assert claims_of(lambda frame: True, ['a']) == []
+  assert claims_of('better', ['a', 'b']) == claims_of(('a', 'b'), ['a', 'b']) == [better('a', 'b')]
   for wrong in ('a < b', 'a >', 'a > b > c'):
     with pytest.raises(ValueError, match="'a > b'"):
       claims_of(wrong, ['a', 'b'])

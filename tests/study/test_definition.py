@@ -105,6 +105,17 @@ def test_bad_studies_are_refused(fields, words):
     study(**fields)
 
 
+def test_a_config_may_be_a_file(tmp_path):
+  (tmp_path / 'mine.py').write_text("import toy\ndef get_config(arg='3'):\n  return toy.config(steps=int(arg))\n")
+  steps = lambda path: next(study(config=str(path)).cells('joint', [0])).config['steps']
+  assert steps(tmp_path / 'mine.py') == 3 and steps(f'{tmp_path}/mine.py:7') == 7
+  with pytest.raises(FileNotFoundError, match='There is no file'):
+    steps(tmp_path / 'none.py')
+  (tmp_path / 'empty.py').write_text('')
+  with pytest.raises(ValueError, match='without get_config'):
+    steps(tmp_path / 'empty.py')
+
+
 def test_baselines():
   assert study().baselines() == {'joint': 'single'}
   assert study(arms={'a': {}, 'b': {}}, baseline='b').baselines() == {'a': 'b'}

@@ -87,6 +87,20 @@ def test_the_best_checkpoint_is_that_of_validation(tmp_path):
   assert verdict['comparisons'][0]['difference'] == 0 and verdict['holds'] is None  # the same arm
 
 
+def test_another_selection_in_the_same_folder_tests_again(tmp_path):
+  def run(selection):
+    return Runner(small(arms={'a': {'optimizer.lr': 0.3}, 'b': {}}, verdict='b > a', metric='digit/accuracy', seeds=1,
+                        selection=selection), tmp_path).run()
+  last, best = run('last'), run('best')
+  lines = [json.loads(line) for line in (tmp_path / 'cells/a/0/metrics.jsonl').read_text().splitlines()]
+  loss = {line['step']: line['eval/loss'] for line in lines if line['split'] == 'validation'}
+  tested = {line['step']: line['eval/digit/accuracy'] for line in lines if line['split'] == 'test'}
+  assert last['arms']['a']['mean'] == pytest.approx(tested[8])
+  assert best['arms']['a']['mean'] == pytest.approx(tested[min(loss, key=loss.get)])
+  assert best['arms']['a']['steps'] == min(loss, key=loss.get)
+  assert run('last')['arms']['a'] == last['arms']['a']
+
+
 def test_arms_and_seeds_can_be_chosen(tmp_path):
   verdict = Runner(small(), tmp_path, arms=['joint'], seeds=[7]).run()
   assert verdict['arms']['joint']['seeds'] == [7] or verdict['arms']['joint']['n'] == 0  # Δm waits for its baseline
@@ -152,7 +166,7 @@ def test_arms_in_processes(tmp_path):
 
 
 def test_bad_files_and_options(tmp_path, capsys):
-  with pytest.raises(FileNotFoundError, match='There is no study'):
+  with pytest.raises(FileNotFoundError, match='There is no file'):
     studies.load_study(str(tmp_path / 'none.py'))
   (tmp_path / 'empty.py').write_text('')
   with pytest.raises(ValueError, match='has no get_study'):
