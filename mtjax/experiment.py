@@ -124,7 +124,7 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   rows = {name: stream.most_rows for group in (*stage_streams, streams) for name, stream in group.items()
           if stream.mixture}
   encoder, weights = _encoder(config['encoder'])
-  objective = Objective(encoder, tasks, inputs, rows)
+  objective = Objective(encoder, tasks, inputs, rows, mesh if mesh.size > 1 else None)
 
   rng = jax.device_put(jax.random.key(config['seed']), replicated(mesh))
   example = {name: stream.train_batch(0, slice(0, 1)) for name, stream in streams.items()}

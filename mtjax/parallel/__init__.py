@@ -1,4 +1,5 @@
 """The device mesh, and how arrays lie on it."""
+from mtjax.parallel.activations import by_rows, gathered, on
 from mtjax.parallel.mesh import (
   AXES,
   batch_parts,
@@ -12,5 +13,5 @@ from mtjax.parallel.mesh import (
 )
 from mtjax.parallel.rules import DEFAULT_RULES, partitions, shardings
 
-__all__ = ['AXES', 'DEFAULT_RULES', 'batch_parts', 'batch_sharding', 'everywhere', 'host_rows', 'make_mesh',
-           'one_device', 'partitions', 'put_batch', 'replicated', 'shardings']
+__all__ = ['AXES', 'DEFAULT_RULES', 'batch_parts', 'batch_sharding', 'by_rows', 'everywhere', 'gathered', 'host_rows',
+           'make_mesh', 'on', 'one_device', 'partitions', 'put_batch', 'replicated', 'shardings']

@@ -25,12 +25,13 @@ Partition = Sequence[str | None] | str
 AUTO = 'auto'
 
 DEFAULT_RULES: tuple[tuple[str, Partition], ...] = (
-  (r'attn/(query|key|value)/kernel$', ('fsdp', 'tensor', None)),  # [D, H, K]
-  (r'attn/(query|key|value)/bias$', ('tensor', None)),
-  (r'attn/out/kernel$', ('tensor', None, 'fsdp')),                # [H, K, D]
-  (r'mlp/(fc1|gate)/kernel$', ('fsdp', 'tensor')),                # [D, F]
+  (r'(attn|cross)/(query|key|value)/kernel$', ('fsdp', 'tensor', None)),  # [D, H, K]
+  (r'(attn|cross)/(query|key|value)/bias$', ('tensor', None)),
+  (r'(attn|cross)/out/kernel$', ('tensor', None, 'fsdp')),                # [H, K, D]
+  (r'mlp/(fc1|gate)/kernel$', ('fsdp', 'tensor')),                        # [D, F]
   (r'mlp/(fc1|gate)/bias$', ('tensor',)),
-  (r'mlp/fc2/kernel$', ('tensor', 'fsdp')),                       # [F, D]
+  (r'mlp/fc2/kernel$', ('tensor', 'fsdp')),                               # [F, D]
+  (r'(^|/)embed/embedding$', ('tensor', 'fsdp')),                         # [V, D]
   (r'(^|/)(norm\w*|scale|bias)(/|$)', ()),
   (r'', AUTO),
 )
