@@ -35,11 +35,11 @@ def get_config(arg=None):
 
   # Evaluation would cost more than training on all of the large sets: their rows are in hash order, the first are any.
   config.data = dict(seed=arg.seed, streams={
-    **{domain: stream('sentiment', 8, '100%', '30%', '100%', config=domain, inputs='tokens', format=tokens(32, 'text'))
+    **{domain: stream('sentiment', 8, '100%', '10%', '100%', config=domain, inputs='tokens', format=tokens(32, 'text'))
        for domain in DOMAINS},
     'bbc': stream('bbc_news', 8, '100%', '100%', '100%', inputs='tokens', format=tokens(128, 'text')),
-    'debian': stream('debian_topics', 24, 24_000, 500, 2_000, inputs='tokens', format=tokens(64, 'text')),
-    'verses': stream('bible_pairs', 24, 24_000, 500, 2_000, inputs=('tokens', 'token_types'),
+    'debian': stream('debian_topics', 24, 10_000, 250, 1_000, inputs='tokens', format=tokens(64, 'text')),
+    'verses': stream('bible_pairs', 24, 10_000, 250, 1_000, inputs=('tokens', 'token_types'),
                      format=tokens(64, 'first', 'second'))})
   # The four domains count as one task; the tags' loss is a mean over 49 labels of which few are 1.
   config.tasks = {
@@ -58,6 +58,6 @@ def get_config(arg=None):
   config.frozen = (r'^encoder/',) if arg.frozen else LOWER_HALF
   config.optimizer = dict(name='adamw', lr=1e-2 if arg.frozen else 2e-4, weight_decay=1e-2, decay=(r'kernel$',),
                           clip_norm=1.0, schedule=dict(name='cosine', warmup_steps=1 / 10))
-  config.steps = 4 if arg.smoke else 300
-  config.log_every, config.eval_every, config.checkpoint_every = (2, 4, 4) if arg.smoke else (25, 300, 300)
+  config.steps = 4 if arg.smoke else 200
+  config.log_every, config.eval_every, config.checkpoint_every = (2, 4, 4) if arg.smoke else (20, 200, 200)
   return config
