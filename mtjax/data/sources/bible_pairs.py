@@ -70,8 +70,8 @@ class BiblePairs(base.Source):
 
   The two texts are of two different versions among King James, Basic English and World English. A pair that is not
   the same is of neighbours: the one that shares most words, see `pairs`. Every `first` stands in one pair of each kind
-  (with the same two versions), so that neither it nor the versions tell. Besides: `book`, `chapter`, `verse`, `other`
-  (the verse of `second`), `versions`, e.g. en_kjv/en_web.
+  (with the same two versions), so that neither it nor the versions tell; the share of common words alone has an AUC of
+  .94. Besides: `book`, `chapter`, `verse`, `other` (the verse of `second`), `versions`, e.g. en_kjv/en_web.
   Splits: 90 / 5 / 5 % of the 1,189 chapters, the ones of `bible`; so no verse stands in two splits in any version, and
   no text that occurs twice in its version is used at all. Passages told twice in other words (of the Gospels, of Kings
   and Chronicles) may lie in two splits.
