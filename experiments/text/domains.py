@@ -3,17 +3,15 @@ r"""Eight tasks of four kinds of text on one pretrained encoder, all-MiniLM-L6-v
 python -m mtjax.data.fetch minilm_l6 bbc_news debian_index bible
 python -m mtjax.train --config=experiments/text/domains.py --workdir=runs/text_domains
   variants: domains.py:smoke   domains.py:seed=1   domains.py:frozen (heads alone are trained: the baseline)
-Streams, each with a length of its own: sentiment x 4 (32 tokens; regression), BBC news (128; 5 topics), Debian's
-package descriptions (64; 41 sections and 49 tags from one pass), pairs of Bible verses (64; the same verse or not).
+Streams, each with a length of its own: sentiment x 4 (32 tokens; regression), BBC news (96; 5 topics), Debian's
+package descriptions (48; 41 sections and 49 tags from one pass), pairs of Bible verses (64; the same verse or not).
 A pair is one sequence with token types, as BERT reads pairs, and not two towers: streams draw rows one by one, so the
 partner that a contrastive head needs in the batch would hardly ever be there.
 The upper half of the blocks is trained, the embeddings and the lower half are not: half of the work of a step.
 """
 from experiments.common import base_config, parse_arg
-
-MODEL = 'fetched:minilm_l6'
-LOWER_HALF = (r'^encoder/(embed|pos_embed|type_embed|embed_norm|block_[0-2])(/|$)',)
-DOMAINS = ('tweets', 'movies', 'amazon', 'nyt')
+from experiments.sentiment.domains import DOMAINS
+from experiments.sentiment.minilm import LOWER_HALF, MODEL
 
 
 def tokens(length, *column):
@@ -35,11 +33,11 @@ def get_config(arg=None):
 
   # Evaluation would cost more than training on all of the large sets: their rows are in hash order, the first are any.
   config.data = dict(seed=arg.seed, streams={
-    **{domain: stream('sentiment', 8, '100%', '10%', '100%', config=domain, inputs='tokens', format=tokens(32, 'text'))
+    **{domain: stream('sentiment', 4, '100%', '5%', '100%', config=domain, inputs='tokens', format=tokens(32, 'text'))
        for domain in DOMAINS},
-    'bbc': stream('bbc_news', 8, '100%', '100%', '100%', inputs='tokens', format=tokens(128, 'text')),
-    'debian': stream('debian_topics', 24, 10_000, 250, 1_000, inputs='tokens', format=tokens(64, 'text')),
-    'verses': stream('bible_pairs', 24, 10_000, 250, 1_000, inputs=('tokens', 'token_types'),
+    'bbc': stream('bbc_news', 4, '100%', '50%', '100%', inputs='tokens', format=tokens(96, 'text')),
+    'debian': stream('debian_topics', 16, 10_000, 128, 1_000, inputs='tokens', format=tokens(48, 'text')),
+    'verses': stream('bible_pairs', 16, 10_000, 128, 1_000, inputs=('tokens', 'token_types'),
                      format=tokens(64, 'first', 'second'))})
   # The four domains count as one task; the tags' loss is a mean over 49 labels of which few are 1.
   config.tasks = {
@@ -58,6 +56,6 @@ def get_config(arg=None):
   config.frozen = (r'^encoder/',) if arg.frozen else LOWER_HALF
   config.optimizer = dict(name='adamw', lr=1e-2 if arg.frozen else 2e-4, weight_decay=1e-2, decay=(r'kernel$',),
                           clip_norm=1.0, schedule=dict(name='cosine', warmup_steps=1 / 10))
-  config.steps = 4 if arg.smoke else 200
-  config.log_every, config.eval_every, config.checkpoint_every = (2, 4, 4) if arg.smoke else (20, 200, 200)
+  config.steps = 4 if arg.smoke else 150
+  config.log_every, config.eval_every, config.checkpoint_every = (2, 4, 4) if arg.smoke else (15, 150, 150)
   return config
