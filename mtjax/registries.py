@@ -53,5 +53,6 @@ METRICS = Registry('metric', {name: f'mtjax.metrics:{name}' for name in (
   'depth_abs', 'depth_rel', 'depth_rmse', 'depth_delta', 'mean_angle', 'median_angle', 'angle_within', 'ods_f',
   'boundary_f', 'exact_match', 'token_f1', 'wer', 'rouge1', 'rouge2', 'rouge_l', 'bleu', 'chrf', 'ter')})
 FORMATS = Registry('format', {'bytes': 'mtjax.data.formats:Bytes', 'hashed_words': 'mtjax.data.formats:HashedWords',
-                               'tokens': 'mtjax.interop.tokenizers:Tokens'})
+                               'tokens': 'mtjax.interop.tokenizers:Tokens',
+                               'token_types': 'mtjax.interop.tokenizers:TokenTypes'})
 SOURCES = Registry('data set', sources.SOURCES)

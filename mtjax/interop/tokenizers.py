@@ -18,7 +18,8 @@ class Tokenizer:
   Args:
     path: a tokenizer.json, a sentencepiece *.model, or a directory with one of them (the former first); or a
       `tokenizers.Tokenizer` (of a GGUF file: `mtjax.interop.gguf.tokenizer`).
-    pad_id: what fills up short rows; None = the tokenizer's own padding, or its '[PAD]' or '<pad>', or 0.
+    pad_id: what fills up short rows; None = the tokenizer's own padding, or its '[PAD]' or '<pad>', or 0 where it has
+      none of these. That 0 is then a token like others: what is filled up only the mask tells.
 
   Example:
     tokenizer = Tokenizer('all-MiniLM-L6-v2')
@@ -32,8 +33,8 @@ class Tokenizer:
       self._backend = _json(path) if path.suffix == '.json' else _SentencePiece(path)
     else:
       self._backend = _Fast(path)
-    own = self._backend.pad_id
-    self.pad_id = pad_id if pad_id is not None else own if own is not None else 0
+    self._padding = self._backend.pad_id if pad_id is None else pad_id
+    self.pad_id = 0 if self._padding is None else self._padding
     self.vocab_size = self._backend.vocab_size
 
   def __call__(self, texts: Sequence[str], length: int | None = None, *, pairs: Sequence[str] | None = None,
@@ -72,14 +73,17 @@ class Tokenizer:
 
     Args:
       tokens: [B, L] int, or B lists.
-      mask: [B, L] bool, the ids that count; None = all but `pad_id`.
+      mask: [B, L] bool, the ids that count; None = all but the padding, and all where the tokenizer knows of none.
       special: whether the marks are written out.
     """
     texts = []
     for i, row in enumerate(tokens):
       row = np.asarray(row)
-      kept = row != self.pad_id if mask is None else np.asarray(mask[i], bool)
-      texts.append(self._backend.decode([int(token) for token in row[kept]], special))
+      if mask is not None:
+        row = row[np.asarray(mask[i], bool)]
+      elif self._padding is not None:
+        row = row[row != self._padding]
+      texts.append(self._backend.decode([int(token) for token in row], special))
     return texts
 
   def token_types(self, texts: Sequence[str], pairs: Sequence[str], length: int) -> np.ndarray:
@@ -116,8 +120,37 @@ class Tokens:
 
   def __call__(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
     """Encodes the text of `rows`, each a str or UTF-8 bytes."""
-    texts, *pairs = ([x.decode() if isinstance(x, bytes) else x for x in rows[name]] for name in self.columns)
+    texts, *pairs = self._texts(rows)
     return self._tokenizer(texts, self.length, pairs=pairs[0] if pairs else None)[0]
+
+  def _texts(self, rows: Mapping[str, np.ndarray]) -> list[list[str]]:
+    return [[x.decode() if isinstance(x, bytes) else x for x in rows[name]] for name in self.columns]
+
+
+class TokenTypes(Tokens):
+  """A format: the token types of `Tokens` of two columns, int32 [N, length]: 1 for the second text, else 0 (BERT).
+
+  Devlin et al., NAACL 2019, section 3, https://arxiv.org/abs/1810.04805: both texts are one sequence,
+  [CLS] first [SEP] second [SEP], and an embedding of its type is added to each token.
+
+      format={'tokens': dict(name='tokens', column=('first', 'second'), path=…, length=96),
+              'token_types': dict(name='token_types', column=('first', 'second'), path=…, length=96)}
+      inputs=('tokens', 'token_types')
+
+  Args:
+    column: the two text columns.
+    path: as of `Tokens`.
+    length: as of the `Tokens` that stand beside it.
+  """
+
+  def __post_init__(self):
+    super().__post_init__()
+    if len(self.columns) != 2:
+      raise ValueError(f'token_types needs two columns, a text and its pair, got {self.column!r}.')
+
+  def __call__(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The types of the tokens of `rows`."""
+    return self._tokenizer.token_types(*self._texts(rows), self.length)
 
 
 def local(path: str) -> pathlib.Path:

@@ -58,6 +58,18 @@ def test_padding_of_ones_own(word_pieces):
   np.testing.assert_array_equal(tokens, [[2, 7, 3, 9, 9]])
 
 
+def test_token_0_is_a_token_where_there_is_no_padding():
+  words = tokenizers.Tokenizer(tokenizers.models.WordLevel({'yes': 0, 'no': 1, '?': 2}, unk_token='?'))
+  words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+  tokenizer = Tokenizer(words)
+  tokens, mask = tokenizer(['no yes', 'yes'])
+  np.testing.assert_array_equal(tokens, [[1, 0], [0, 0]])
+  assert tokenizer.pad_id == 0 and tokenizer.decode(tokens, mask) == ['no yes', 'yes']
+  assert tokenizer.decode(tokens) == ['no yes', 'yes yes']   # nothing but the mask tells a filling from a token
+  assert tokenizer.decode([[0, 1]]) == ['yes no']
+  assert Tokenizer(words, pad_id=0).decode(tokens) == ['no', '']   # here the caller says that 0 is none
+
+
 def test_sentencepiece(tmp_path):
   text = ['the cat sat on the mat', 'a dog ran to the cat', 'the dog and the cat'] * 20
   sentencepiece.SentencePieceTrainer.train(

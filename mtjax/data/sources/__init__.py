@@ -16,6 +16,9 @@ SOURCES = {
   'qm9': 'mtjax.data.sources.qm9:Qm9',
   'yeast': 'mtjax.data.sources.yeast:Yeast',
   # text
+  'bbc_news': 'mtjax.data.sources.bbc_news:BbcNews',
   'bible': 'mtjax.data.sources.bible:Bible',
+  'bible_pairs': 'mtjax.data.sources.bible_pairs:BiblePairs',
   'debian_index': 'mtjax.data.sources.debian_index:DebianIndex',
+  'debian_topics': 'mtjax.data.sources.debian_topics:DebianTopics',
 }

@@ -1,7 +1,6 @@
 """Debian's package descriptions (fetched): topic, facets and size from one text."""
 import gzip
 import pathlib
-import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,6 +19,8 @@ FACETS = (
   'accessibility', 'admin', 'biology', 'culture', 'devel', 'field', 'game', 'hardware', 'implemented-in', 'interface',
   'iso15924', 'junior', 'made-of', 'mail', 'network', 'office', 'privacy', 'protocol', 'role', 'science', 'scope',
   'security', 'sound', 'suite', 'system', 'uitoolkit', 'use', 'web', 'works-with', 'works-with-format', 'x11')
+
+SPLITS = {'train': 0.8, 'validation': 0.1, 'test': 0.1}   # of the source packages
 
 
 def stanzas(path: pathlib.Path) -> Iterator[dict[str, str]]:
@@ -48,6 +49,27 @@ def prose(description: str) -> str:
   return '\n'.join('' if line.strip() == '.' else line.strip() for line in lines)
 
 
+def packages(folder: pathlib.Path) -> list[dict]:
+  """The packages of a fetched index, in its order: {name, source, section, short, long, tags, size}.
+
+  `source` is the source package (its binary packages are versions and parts of one thing), `tags` a tuple of debtags
+  such as 'use::editing', or None where nobody has tagged the package, `size` KiB.
+  """
+  long = {stanza['Description-md5']: prose(stanza.get('Description-en', ''))
+          for stanza in stanzas(folder / 'Translation-en.gz') if 'Description-md5' in stanza}
+  latest = {stanza['Package']: stanza for stanza in stanzas(folder / 'Packages.gz') if 'Package' in stanza}
+  return [dict(name=name, source=stanza.get('Source', name).split(' ')[0],
+               section=stanza.get('Section', '').rsplit('/', 1)[-1],
+               short=stanza.get('Description', '').split('\n')[0], long=long.get(stanza.get('Description-md5', ''), ''),
+               tags=tuple(stanza['Tag'].replace(',', ' ').split()) if 'Tag' in stanza else None,
+               size=int(stanza.get('Installed-Size', 0))) for name, stanza in latest.items()]
+
+
+def joined(package: dict) -> str:
+  """Short and long description, a line each."""
+  return f'{package["short"]}\n{package["long"]}'.strip()
+
+
 class DebianIndex(base.Source):
   """Some 60,000 packages: `name`, `short` and `long` descriptions, `text` = both.
 
@@ -72,26 +94,19 @@ class DebianIndex(base.Source):
             'section_mask': np.bool_, 'facets': facets, 'facets_mask': mask, 'installed_size': np.float32}
 
   def rows(self):
-    folder = fetch.require('debian_index')
-    long = {stanza['Description-md5']: prose(stanza.get('Description-en', ''))
-            for stanza in stanzas(folder / 'Translation-en.gz') if 'Description-md5' in stanza}
-    latest = {stanza['Package']: stanza for stanza in stanzas(folder / 'Packages.gz') if 'Package' in stanza}
-    packages = list(latest.values())
-    short = [stanza.get('Description', '').split('\n')[0] for stanza in packages]
-    longs = [long.get(stanza.get('Description-md5', ''), '') for stanza in packages]
-    sections = [stanza.get('Section', '').rsplit('/', 1)[-1] for stanza in packages]
-    facets = np.zeros((len(packages), len(FACETS)), np.int32)
-    for row, stanza in enumerate(packages):
-      for tag in re.findall(r'([\w-]+)::', stanza.get('Tag', '')):
-        if tag in FACETS:
-          facets[row, FACETS.index(tag)] = 1
-    tagged = np.array(['Tag' in stanza for stanza in packages])
-    size = np.array([int(stanza.get('Installed-Size', 0)) for stanza in packages], np.float64)
-    table = {'name': list(latest), 'short': short, 'long': longs,
-             'text': [f'{a}\n{b}'.strip() for a, b in zip(short, longs)],
+    found = packages(fetch.require('debian_index'))
+    sections = [package['section'] for package in found]
+    facets = np.zeros((len(found), len(FACETS)), np.int32)
+    for row, package in enumerate(found):
+      for tag in package['tags'] or ():
+        if (facet := tag.split('::')[0]) in FACETS:
+          facets[row, FACETS.index(facet)] = 1
+    tagged = np.array([package['tags'] is not None for package in found])
+    size = np.array([package['size'] for package in found], np.float64)
+    table = {**{column: [package[column] for package in found] for column in ('name', 'short', 'long')},
+             'text': [joined(package) for package in found],
              'section': [section if section in SECTIONS else SECTIONS[0] for section in sections],
              'section_mask': [section in SECTIONS for section in sections],
              'facets': facets, 'facets_mask': np.repeat(tagged[:, None], len(FACETS), 1),
              'installed_size': np.log10(1 + size).astype(np.float32)}
-    sources = [stanza.get('Source', stanza['Package']).split(' ')[0] for stanza in packages]
-    return table, base.frozen_splits(sources, {'train': 0.8, 'validation': 0.1, 'test': 0.1})
+    return table, base.frozen_splits([package['source'] for package in found], SPLITS)

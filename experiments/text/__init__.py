@@ -1,0 +1,1 @@
+"""One text encoder for tasks of several domains: news, software, sentiment, paraphrases."""
