@@ -49,7 +49,9 @@ ENCODERS = Registry('encoder', {
   'mamba': 'mtjax.encoders:Mamba',
   'mamba2': 'mtjax.encoders:Mamba2',
   'hf': 'mtjax.interop.hf:load',
+  'pretrained_efficientnet_lite': 'mtjax.encoders.efficientnet_lite:load',
 })
+CHECKPOINTS = ('hf', 'pretrained_efficientnet_lite')  # the encoders that come with weights
 HEADS = Registry('head', {
   'classification': 'mtjax.heads:Classification',
   'linear': 'mtjax.heads:Classification',
@@ -105,7 +107,8 @@ def default_config() -> ml_collections.ConfigDict:
     of dict(name, …), see `mtjax.metrics`; the first is the task's primary one. What a metric reads besides the label
     (`dict(name='gauc', group='user')`) is a column of the stream, taken as labels are: -1 or NaN there becomes 0.
   encoder: dict(name, …); dict(name='hf', directory, …) = a Hugging Face checkpoint with its weights, a folder or
-    'fetched:NAME', whose fields may be changed (pool, dropout_rate, remat, …).
+    'fetched:NAME', whose fields may be changed (pool, dropout_rate, remat, …); likewise
+    dict(name='pretrained_efficientnet_lite', directory='fetched:efficientnet_lite0').
   optimizer: dict(name, lr, …), see `mtjax.training.optimizer`.
   aggregator: dict(name, …), how one update is made of the tasks' gradients (`mtjax.optim`); {} = the sum of the losses
     times their weights, which also scale the losses that a method sees. `preference` is a list in the order of the
@@ -237,13 +240,13 @@ def _complete(config: Any) -> dict[str, Any]:
 def _encoder(spec: Mapping[str, Any]) -> tuple[Any, Any]:
   """(the encoder, the weights that it begins with; None = fresh ones)."""
   spec = {'name': spec} if isinstance(spec, str) else dict(spec)
-  if spec.get('name') != 'hf':
+  if spec.get('name') not in CHECKPOINTS:
     return ENCODERS.build(spec, 'encoder'), None
-  from mtjax.interop import hf, tokenizers  # here, because `import mtjax` stays light
+  from mtjax.interop import tokenizers  # here, because `import mtjax` stays light
 
   if 'directory' not in spec:
     raise ValueError("'encoder.directory' must name a checkpoint: a folder, or 'fetched:NAME'.")
-  module, weights = hf.load(tokenizers.local(spec['directory']))
+  module, weights = ENCODERS.lookup(spec['name'])(tokenizers.local(spec['directory']))
   fields = {key: value for key, value in spec.items() if key not in ('name', 'directory')}
   check_keys(fields, keywords(type(module)), 'encoder')
   return module.clone(**fields), weights
