@@ -5,16 +5,12 @@ python -m experiments.dense.show --workdir=runs/dense --output=dense.png [--rows
 Two lines a picture: labels above, predictions below. Of edges and saliency the prediction is the probability.
 Needs the extra `report` (matplotlib).
 """
+import argparse
+
 import numpy as np
-from absl import app, flags
 
 from experiments.dense import rendered
 from mtjax import experiment
-
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
-_OUTPUT = flags.DEFINE_string('output', None, 'PNG file.', required=True)
-_ROWS = flags.DEFINE_integer('rows', 6, 'How many pictures of the test split.', lower_bound=1)
-_CHECKPOINT = flags.DEFINE_string('checkpoint', 'last', "'last', 'best' (on validation) or a step.")
 
 TASKS = ('segmentation', 'depth', 'normals', 'edges', 'saliency')
 
@@ -67,16 +63,23 @@ def draw(rows: dict[str, np.ndarray], outputs: dict[str, dict[str, np.ndarray]],
   plt.close(figure)
 
 
-def main(argv):
+def main() -> None:
   """Restores, predicts, draws."""
-  del argv
-  run = experiment.load_run(_WORKDIR.value)
+  parser = argparse.ArgumentParser(prog='python -m experiments.dense.show', description=__doc__.split('\n\n')[0])
+  parser.add_argument('--workdir', required=True, help='folder of the run')
+  parser.add_argument('--output', required=True, help='PNG file')
+  parser.add_argument('--rows', type=int, default=6, help='how many pictures of the test split, >= 1')
+  parser.add_argument('--checkpoint', default='last', help="'last', 'best' (on validation) or a step")
+  args = parser.parse_args()
+  if args.rows < 1:
+    parser.error(f'--rows is {args.rows}; allowed is a whole number >= 1.')
+  run = experiment.load_run(args.workdir)
   (stream,) = run.streams.values()
   (tables,) = stream.sources.values()
-  rows = tables['test'].rows(np.arange(_ROWS.value), ['image', *TASKS])
-  draw(rows, run.predict(run.restore(_CHECKPOINT.value), rows['image']), _OUTPUT.value)
-  print(_OUTPUT.value)
+  rows = tables['test'].rows(np.arange(args.rows), ['image', *TASKS])
+  draw(rows, run.predict(run.restore(args.checkpoint), rows['image']), args.output)
+  print(args.output)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  main()

@@ -7,17 +7,15 @@ constant: one answer for all pixels, the best guess from the training split (the
 by pixel: the best guess at each position (its most frequent class, its median depth, its mean normal, how often there
   is an edge, whether it is salient in most pictures); a camera that looks at the middle of a room makes these good.
 """
+import argparse
 import json
 import pathlib
 
 import numpy as np
-from absl import app, flags
 
 from experiments.common import provenance
 from experiments.dense import rendered
 from mtjax import experiment
-
-_OUTPUT = flags.DEFINE_string('output', None, 'JSON file.', required=True)
 
 
 def guesses(train, by_pixel: bool) -> dict[str, np.ndarray]:
@@ -52,19 +50,21 @@ def score(run, outputs, batch_size: int = 50) -> dict[str, float]:
   return scores
 
 
-def main(argv):
+def main() -> None:
   """Fits, scores, writes, prints."""
-  del argv
+  parser = argparse.ArgumentParser(prog='python -m experiments.dense.trivial', description=__doc__.split('\n\n')[0])
+  parser.add_argument('--output', required=True, help='JSON file')
+  args = parser.parse_args()
   run = experiment.build(rendered.get_config())
   (stream,) = run.streams.values()
   (tables,) = stream.sources.values()
   train = tables['train'].columns
   result = {name: score(run, guesses(train, by_pixel)) for name, by_pixel in (('constant', False), ('by pixel', True))}
   result |= {'split': 'test', **provenance('experiments.dense.trivial')}
-  pathlib.Path(_OUTPUT.value).write_text(json.dumps(result, indent=1) + '\n')
+  pathlib.Path(args.output).write_text(json.dumps(result, indent=1) + '\n')
   for metric, value in result['constant'].items():
     print(f'{metric:28} {value:8.4f} {result["by pixel"][metric]:8.4f}')
 
 
 if __name__ == '__main__':
-  app.run(main)
+  main()

@@ -19,7 +19,7 @@ FOVY, NEAR, FAR = 60.0, 0.1, 30.0
 MESHES = {'duck': 'duck.obj', 'mug': 'objects/mug.obj', 'teddy': 'teddy2_VHACD_CHs.obj'}
 NUM_RUBBLE = 100           # how many of Bullet's random meshes are used
 Y_UP = ('duck', 'teddy')   # meshes whose y axis points up
-_WALL = 0.5                # half of the thickness of floor and walls
+_WALL, _HEIGHT = 0.5, 4.0  # half of the thickness of floor and walls, and of the walls' height
 
 
 class Rendered(NamedTuple):
@@ -66,12 +66,11 @@ class Renderer:
     left, right, front, back = scene.room
     middle = ((right - left) / 2, (back - front) / 2)
     half = ((right + left) / 2 + _WALL, (back + front) / 2 + _WALL)
-    high = 4.0
     self._box((*half, _WALL), (*middle, -_WALL), scene.colours[0], scene.patterns[0])
     for x in (-left - _WALL, right + _WALL):
-      self._box((_WALL, half[1], high), (x, middle[1], high), scene.colours[1], scene.patterns[1])
+      self._box((_WALL, half[1], _HEIGHT), (x, middle[1], _HEIGHT), scene.colours[1], scene.patterns[1])
     for y in (-front - _WALL, back + _WALL):
-      self._box((half[0], _WALL, high), (middle[0], y, high), scene.colours[1], scene.patterns[1])
+      self._box((half[0], _WALL, _HEIGHT), (middle[0], y, _HEIGHT), scene.colours[1], scene.patterns[1])
     for thing in scene.objects:
       self._place(thing)
     view = bullet.computeViewMatrix(scene.eye, scene.target, (0, 0, 1))

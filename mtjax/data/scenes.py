@@ -1,9 +1,9 @@
 """Random scenes: a room with objects on its floor, a camera, a light.
 
 A scene is a function of (seed, index) alone, drawn by RandomState, whose streams numpy has frozen (NEP 19). Four to
-eight objects of nine kinds stand or lie on the floor of a room of about 10 x 10 metres and do not overlap; the camera
-is in the room and looks at its middle, so that something is seen at every pixel. Kinds differ in shape: colours,
-patterns and sizes are drawn alike for all. Lengths are metres, z points up.
+eight objects of nine kinds stand or lie on the floor of a room of about 10 x 10 metres, apart from each other; the
+camera is in the room and looks at its middle, so that something is seen at every pixel. Kinds differ in shape: colours
+and patterns are drawn alike for all. Lengths are metres, z points up.
 """
 import colorsys
 import dataclasses
@@ -65,7 +65,10 @@ class Scene:
 
 
 def sample_scene(seed: int, index: int) -> Scene:
-  """Scene `index` of the endless series `seed`: four to eight objects that do not overlap.
+  """Scene `index` of the endless series `seed`.
+
+  Four to eight objects, whose middles are further apart than 1.1 times the sum of their sizes; one that finds no place
+  in thirty tries is left out.
 
   Example:
     >>> sample_scene(0, 3) == sample_scene(0, 3) != sample_scene(0, 4)
