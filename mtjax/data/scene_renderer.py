@@ -60,7 +60,9 @@ class Renderer:
     self._folder.cleanup()
 
   def __call__(self, scene: Scene, size: int) -> Rendered:
-    """The pictures of a scene, `size` x `size` pixels."""
+    """The pictures of a scene, `size` x `size` pixels; `size` is even and >= 4."""
+    if size < 4 or size % 2:
+      raise ValueError(f'A scene was to be rendered at size={size}; allowed is an even number >= 4.')
     bullet, client = self._bullet, {'physicsClientId': self._client}
     bullet.resetSimulation(**client)
     left, right, front, back = scene.room

@@ -123,6 +123,13 @@ def test_a_scene_rendered_alone_or_later_is_the_same(render):
 
 
 @needs_bullet
+def test_odd_sizes_are_refused(render):
+  for size in (33, 2):
+    with pytest.raises(ValueError, match=f'size={size}; allowed is an even number >= 4'):
+      render(EMPTY, size)
+
+
+@needs_bullet
 def test_half_the_size_is_every_second_pixel(render):
   large, small = (render(scenes.sample_scene(0, 5), size) for size in (2 * SIZE, SIZE))
   np.testing.assert_array_equal(small.instances, large.instances[1::2, ::2])

@@ -49,7 +49,7 @@ class RenderedScenes(base.Source):
 
   image: uint8 [H, W, 3].
   segmentation: uint8 [H, W], floor, wall and nine kinds of objects (`mtjax.data.scenes.KINDS`).
-  depth: float16 [H, W], metres along the camera's axis, 0.6 to 12; float16 is exact to 1 part in 2,000.
+  depth: float16 [H, W], metres along the camera's axis, 0.5 to 12; float16 is exact to 1 part in 2,000.
   normals: float16 [H, W, 3], of length 1 (in steps of 1/127), x right, y up, z towards the camera; 0 where depth jumps.
   edges: uint8 [H, W], 1 where the pixel to the right or below shows another object, or floor in place of wall.
   saliency: uint8 [H, W], 1 on the object nearest to the camera (of those with at least 1/300 of the pixels).
