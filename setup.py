@@ -30,6 +30,7 @@ EXTRAS = {
   'tensorboard': ['tensorboard', 'tensorboardX'],
   'report': ['matplotlib'],
   'image': ['pillow'],
+  'render': ['pybullet==3.2.7'],  # the renderer and the meshes are part of the data: another version, other pictures
   'text': ['sacrebleu>=2.6,<3', 'rouge-score>=0.1.2'],
   'sweep': ['optuna>=4.5,<6'],
   'notebooks': ['jupytext', 'ipykernel', 'nbclient', 'nbformat', 'matplotlib'],

@@ -23,7 +23,7 @@ from mtjax.data.streams import Stream, labels_of
 from mtjax.metrics.collection import Collection
 from mtjax.objective import Objective, stream_key
 from mtjax.parallel import batch_parts, make_mesh, partitions, replicated, rules, shardings
-from mtjax.registries import ENCODERS, FORMATS, HEADS, LOSSES, METRICS, SOURCES
+from mtjax.registries import CHECKPOINTS, ENCODERS, FORMATS, HEADS, LOSSES, METRICS, SOURCES
 from mtjax.run import Run
 from mtjax.tasks import Task
 from mtjax.training.engine.configure import make_engine
@@ -52,7 +52,8 @@ def default_config() -> ml_collections.ConfigDict:
     of dict(name, …), see `mtjax.metrics`; the first is the task's primary one. What a metric reads besides the label
     (`dict(name='gauc', group='user')`) is a column of the stream, taken as labels are: -1 or NaN there becomes 0.
   encoder: dict(name, …); dict(name='hf', directory, …) = a Hugging Face checkpoint with its weights, a folder or
-    'fetched:NAME', whose fields may be changed (pool, dropout_rate, remat, …).
+    'fetched:NAME', whose fields may be changed (pool, dropout_rate, remat, …); likewise
+    dict(name='pretrained_efficientnet_lite', directory='fetched:efficientnet_lite0').
   optimizer: dict(name, lr, …), see `mtjax.training.optimizer`.
   aggregator: dict(name, …), how one update is made of the tasks' gradients (`mtjax.optim`); {} = the sum of the losses
     times their weights, which also scale the losses that a method sees. `preference` is a list in the order of the
@@ -190,13 +191,13 @@ def _complete(config: Any) -> dict[str, Any]:
 def _encoder(spec: Mapping[str, Any]) -> tuple[Any, Any]:
   """(the encoder, the weights that it begins with; None = fresh ones)."""
   spec = {'name': spec} if isinstance(spec, str) else dict(spec)
-  if spec.get('name') != 'hf':
+  if spec.get('name') not in CHECKPOINTS:
     return ENCODERS.build(spec, 'encoder'), None
-  from mtjax.interop import hf, tokenizers  # here, because `import mtjax` stays light
+  from mtjax.interop import tokenizers  # here, because `import mtjax` stays light
 
   if 'directory' not in spec:
     raise ValueError("'encoder.directory' must name a checkpoint: a folder, or 'fetched:NAME'.")
-  module, weights = hf.load(tokenizers.local(spec['directory']))
+  module, weights = ENCODERS.lookup(spec['name'])(tokenizers.local(spec['directory']))
   fields = {key: value for key, value in spec.items() if key not in ('name', 'directory')}
   check_keys(fields, keywords(type(module)), 'encoder')
   return module.clone(**fields), weights

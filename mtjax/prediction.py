@@ -12,8 +12,11 @@ from mtjax.data.streams import Stream
 from mtjax.metrics.decode import predictions, probabilities
 from mtjax.objective import Objective
 from mtjax.parallel import replicated
+from mtjax.studies import maps
 from mtjax.studies.html import encode_image
 from mtjax.tasks import Task
+
+MAX_MAPS = 8  # samples of a task whose labels are drawn
 
 
 class Predictor:
@@ -76,6 +79,8 @@ class Predictor:
       position = {key: i for i, key in enumerate(rows)}
       for name, (keys, labels) in chosen.items():
         if keys:
+          if maps.is_map(labels[0]):
+            keys, labels = keys[:MAX_MAPS], labels[:MAX_MAPS]
           names = _class_names(stream, tasks[name])
           found[name] = {'kind': tasks[name].kind, 'rows': [
             {'input': _show_input(stream, columns, position[key]),
@@ -149,6 +154,8 @@ def _show_input(stream: Stream, columns: Mapping[str, np.ndarray], i: int) -> di
 
 def _compare(kind: str, output: Mapping[str, np.ndarray], i: int, label: Any, names: list[str] | None) -> dict:
   prediction = output['prediction'][i]
+  if maps.is_map(label) and np.shape(label) == np.shape(prediction):
+    return maps.sample(label, output['probabilities' if kind == 'sigmoid' else 'prediction'][i], kind)
   if np.ndim(label) or np.ndim(prediction) or kind == 'identity':
     show = lambda v: ', '.join(f'{float(x):.3g}' for x in np.ravel(v)[:8])
     return {'label': show(label), 'prediction': show(prediction), 'detail': '', 'correct': None}

@@ -20,7 +20,9 @@ ENCODERS = Registry('encoder', {
   'mamba': 'mtjax.encoders:Mamba',
   'mamba2': 'mtjax.encoders:Mamba2',
   'hf': 'mtjax.interop.hf:load',
+  'pretrained_efficientnet_lite': 'mtjax.encoders.efficientnet_lite:load',
 })
+CHECKPOINTS = ('hf', 'pretrained_efficientnet_lite')  # the encoders that come with weights
 HEADS = Registry('head', {
   'classification': 'mtjax.heads:Classification',
   'linear': 'mtjax.heads:Classification',

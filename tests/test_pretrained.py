@@ -7,7 +7,7 @@ import pytest
 import toy
 
 from mtjax import experiment
-from mtjax.encoders import BERT
+from mtjax.encoders import BERT, EfficientNetLite, efficientnet_lite
 from mtjax.interop import hf
 from mtjax.interop.tokenizers import Tokens, TokenTypes
 
@@ -60,6 +60,23 @@ def test_fields_of_the_module_can_be_changed(checkpoint):
     experiment.build(config(folder, pol='mean'))
   with pytest.raises(ValueError, match='has not, or of another shape: .*block_1'):
     experiment.build(config(folder, depth=2))
+
+
+def test_a_run_begins_with_an_efficientnet(tmp_path, monkeypatch):
+  shapes = jax.eval_shape(EfficientNetLite(classes=5).init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.uint8))
+  rng = np.random.default_rng(0)
+  given = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes['params'])
+  monkeypatch.setattr(efficientnet_lite, 'convert', lambda weights, variant: dict(given))     # its names are tested apart
+  np.savez(tmp_path / 'weights.npz')
+  head = dict(name='depth', size=(32, 32))
+  run = experiment.build(dict(
+    data=dict(name='rendered_scenes', config='sample', batch_size=8), steps=1,
+    tasks={'depth': dict(label='depth', head=head)},
+    encoder=dict(name='pretrained_efficientnet_lite', directory=str(tmp_path), classes=None)))
+  own = jax.device_get(run.init().params['encoder'])
+  assert 'fc' not in own
+  given.pop('fc')
+  jax.tree.map(np.testing.assert_array_equal, own, given)
 
 
 def test_what_is_no_checkpoint_is_refused(checkpoint, tmp_path):

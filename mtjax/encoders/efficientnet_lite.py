@@ -212,11 +212,12 @@ def load(path: str | pathlib.Path, variant: str = 'lite0', **fields: Any) -> tup
   """(module, parameters) of a file `weights.npz`, as `python -m mtjax.data.fetch efficientnet_lite0` brings it.
 
   Args:
-    path: the file.
+    path: the file, or its folder.
     variant: which one it holds.
     **fields: of the module; with classes=None the classifier is left out.
   """
-  with np.load(path, allow_pickle=False) as file:
+  path = pathlib.Path(path)
+  with np.load(path / 'weights.npz' if path.is_dir() else path, allow_pickle=False) as file:
     params = convert(dict(file), variant)
   classes = fields.pop('classes', params['fc']['bias'].size)
   if classes is None:

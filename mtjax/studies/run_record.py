@@ -8,7 +8,8 @@
     data.json       {stream: {"source", "version", "splits": {split: {"rows", "fingerprint"}}}}
     metrics.jsonl   see mtjax.training.writers
     samples.json    {task: {"kind", "rows": [{"input", "label", "prediction", "detail", "correct"}]}}, where "input" is
-                    {"type": "image", "png": base64}, {"type": "text", "text": …} or {"type": "vector", "values": […]}
+                    {"type": "image", "png": base64}, {"type": "text", "text": …} or {"type": "vector", "values": […]};
+                    label and prediction are values, or (of maps) images
 """
 import dataclasses
 import functools

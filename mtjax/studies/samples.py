@@ -1,8 +1,8 @@
-"""Sample predictions on a page: pictures in a grid, texts and vectors in a table, right and wrong told apart in three
-ways (a sign, an edge, a colour).
+"""Sample predictions on a page: pictures in a grid, texts, vectors and maps in a table, right and wrong told apart in
+three ways (a sign, an edge, a colour).
 
 A sample is {"input", "label", "prediction", "detail", "correct": true | false | null}; `run_record` says what an input
-is.
+is, and a label or prediction that is a map is such an image too.
 """
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ def render(samples: Mapping[str, Any]) -> list[html.Safe]:
     if not rows:
       continue
     shown = rows[:MAX_SHOWN]
-    pictures = all(_input(row).get('type') == 'image' for row in shown)
+    pictures = all(_input(row).get('type') == 'image' and not isinstance(row.get('label'), Mapping) for row in shown)
     parts += [html.tag('h3', html.name(task), ' ', html.tag('span', _note(rows, shown), class_='muted note')),
               _picture_grid(shown) if pictures else _table(shown)]
   return parts
@@ -76,7 +76,9 @@ def _input(row: Mapping[str, Any]) -> Mapping[str, Any]:
   return row['input'] if isinstance(row.get('input'), Mapping) else {}
 
 
-def _show(value: Any) -> str:
+def _show(value: Any) -> str | html.Safe:
+  if isinstance(value, Mapping):
+    return html.image(str(value.get('png', '')), 'map')
   if isinstance(value, (list, tuple)):
     return ', '.join(map(_show, value)) or '(none)'
   return html.number(value, 3) if value is None or isinstance(value, float) else str(value)

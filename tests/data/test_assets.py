@@ -11,10 +11,11 @@ from mtjax.data.sources import mnist, sentiment
 LICENCES = (paths.ASSETS / 'LICENSES.md').read_text()
 
 
-@pytest.mark.parametrize('name', ['mnist_digits.npz', 'sentiment.jsonl.gz'])
-def test_every_asset_has_its_origin_licence_and_hash_written_down(name):
+@pytest.mark.parametrize('name, licence', [('mnist_digits.npz', 'MIT'), ('sentiment.jsonl.gz', 'MIT'),
+                                           ('rendered_scenes.npz', 'zlib')])
+def test_every_asset_has_its_origin_licence_and_hash_written_down(name, licence):
   section = LICENCES.split(f'## {name}')[1].split('\n## ')[0]
-  assert re.search(r'- From: (npm|PyPI) `\w+` \d', section) and '- Licence:' in section and 'MIT' in section
+  assert re.search(r'- From: (npm|PyPI) `\w+` \d', section) and '- Licence:' in section and licence in section
   assert hashlib.sha256((paths.ASSETS / name).read_bytes()).hexdigest() in section
 
 

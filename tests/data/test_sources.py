@@ -12,7 +12,8 @@ from mtjax.data import fetch, paths
 from mtjax.data.sources import SOURCES, base, census_income, movielens_100k, multimnist, sentiment
 
 SHIPPED = ('mnist', 'multimnist', 'sentiment')
-FETCHED = sorted(set(SOURCES) - set(SHIPPED))
+RENDERED = ('rendered_scenes',)    # of which a small configuration is shipped
+FETCHED = sorted(set(SOURCES) - set(SHIPPED) - set(RENDERED))
 NEEDS = {'bible_pairs': 'bible', 'debian_topics': 'debian_index', 'multifashion': 'fashion_mnist'}   # else its own name
 COUNTS = {
   'bbc_news': (1646, 205, 206), 'bible': (27669, 1732, 1701), 'bible_pairs': (52852, 3290, 3136),
@@ -40,7 +41,8 @@ def prepared(tmp_path_factory):
   folder = tmp_path_factory.mktemp('tfds')
   builders = {'mnist': source('mnist')(data_dir=folder), 'multimnist': source('multimnist')(data_dir=folder),
               'all': source('sentiment')(data_dir=folder, config='all'),
-              'tweets': source('sentiment')(data_dir=folder, config='tweets')}
+              'tweets': source('sentiment')(data_dir=folder, config='tweets'),
+              'scenes': source('rendered_scenes')(data_dir=folder, config='sample')}
   for builder in builders.values():
     builder.download_and_prepare()
   return builders
@@ -151,6 +153,18 @@ def test_sentiment(prepared):
   assert base.checksum(np.frombuffer(b''.join(everything['test']['id']), np.uint8)) == '96b617b13048'
 
 
+def test_rendered_scenes(prepared):
+  from mtjax.data.sources import rendered_scenes
+  shipped, start = rendered_scenes.sample(), rendered_scenes.SAMPLE_START
+  splits = {split: read(prepared['scenes'], split) for split in ('train', 'validation', 'test')}
+  assert [len(rows['index']) for rows in splits.values()] == [64, 16, 16]
+  assert sorted(i for rows in splits.values() for i in rows['index']) == list(range(start, start + 96))
+  for rows in splits.values():
+    for column in ('image', 'segmentation', 'depth', 'normals', 'edges', 'saliency'):
+      np.testing.assert_array_equal(rows[column], shipped[column][np.array(rows['index']) - start])
+      assert rows[column][0].dtype == (np.float16 if column in ('depth', 'normals') else np.uint8)
+
+
 def test_a_prepared_set_is_read_again_without_being_built(prepared):
   again = source('mnist')(data_dir=prepared['mnist'].data_dir.rsplit('mt_mnist', 1)[0])
   assert len(again.as_data_source(split='test')) == 1400
@@ -195,6 +209,18 @@ def test_no_tensorflow():
   done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True,
                         env={**os.environ, 'PYTHONPATH': str(paths.ASSETS.parents[2])})
   assert done.stdout.split()[-1] == 'False'
+
+
+@pytest.mark.slow
+def test_all_rendered_scenes(tmp_path, monkeypatch):
+  """As many as there are, at a few pixels each."""
+  from mtjax.data.sources import rendered_scenes
+  pytest.importorskip('pybullet', reason="pybullet renders the scenes: pip install 'mtjax[render]'")
+  monkeypatch.setitem(rendered_scenes.SIZES, 'full', 4)
+  builder = source('rendered_scenes')(data_dir=tmp_path, config='full')
+  builder.download_and_prepare()
+  index = [[row['index'] for row in builder.as_data_source(split=split)] for split in ('train', 'validation', 'test')]
+  assert [len(rows) for rows in index] == [4000, 500, 500] and sorted(sum(index, [])) == list(range(5000))
 
 
 @pytest.mark.slow

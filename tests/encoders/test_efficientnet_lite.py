@@ -85,6 +85,8 @@ def test_published_names_find_their_places(weights, tmp_path):
   np.testing.assert_allclose(folded['scale'][9] * x + folded['bias'][9], expected, rtol=1e-5)
   bare, params = lite.load(tmp_path / 'weights.npz', classes=None)
   assert bare.classes is None and 'fc' not in params
+  _, again = lite.load(tmp_path, classes=None)                               # of a folder, the file of that name
+  jax.tree.map(np.testing.assert_array_equal, again, params)
   with pytest.raises(ValueError, match='have 5 classes, got classes=4'):
     lite.load(tmp_path / 'weights.npz', classes=4)
 

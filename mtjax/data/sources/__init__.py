@@ -5,6 +5,8 @@ SOURCES = {
   'mnist': 'mtjax.data.sources.mnist:Mnist',
   'multimnist': 'mtjax.data.sources.multimnist:MultiMnist',
   'sentiment': 'mtjax.data.sources.sentiment:Sentiment',
+  # rendered on this machine (extra `render`); a small configuration is shipped
+  'rendered_scenes': 'mtjax.data.sources.rendered_scenes:RenderedScenes',
   # pictures
   'emoji': 'mtjax.data.sources.emoji:Emoji',
   'fashion_mnist': 'mtjax.data.sources.fashion_mnist:FashionMnist',

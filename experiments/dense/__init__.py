@@ -1,0 +1,1 @@
+"""Dense tasks: something at every pixel of rendered rooms."""
