@@ -73,7 +73,8 @@ def default_config() -> ml_collections.ConfigDict:
     `mtjax.parallel.mesh`.
   sharding: list of (pattern, axes), tried before the default rules; see `mtjax.parallel.rules`.
   tensorboard: whether to write its events too (extra `tensorboard`).
-  profile: dict(start, steps): updates traced by JAX's profiler, into DIR/profile; {} = none. May be changed in a workdir.
+  profile: dict(start, steps): updates traced by JAX's profiler, into DIR/profile; {} = none. A run that goes on may
+    have another one.
   """
   return ml_collections.ConfigDict({
     'seed': 0,

@@ -1,15 +1,16 @@
 """What accelerators can do at most: their peaks, as the makers publish them, by the name that JAX gives the device.
 
-All numbers are of one JAX device, per second and without sparsity. TPU v2 and v3 have two devices a chip (a core each);
-from v4 on a chip is a device. Sources: NVIDIA's data sheets (V100, T4, A100, L4, H100, H200; where these state peaks
-with 2:4 sparsity, half of that), https://docs.cloud.google.com/tpu/docs/system-architecture-tpu-vm for TPUs, and for the
-links of v2 and v3 Jouppi et al., "A Domain-Specific Supercomputer for Training Deep Neural Networks", CACM 2020.
+All numbers are of one JAX device, per second and without sparsity. TPU v2 and v3 have two devices a chip (a core
+each); from v4 on a chip is a device. Sources: NVIDIA's data sheets (V100, T4, A100, L4, H100, H200; where these state
+peaks with 2:4 sparsity, half of that), https://docs.cloud.google.com/tpu/docs/system-architecture-tpu-vm for TPUs, and
+Jouppi et al., "A Domain-Specific Supercomputer for Training Deep Neural Networks", CACM 2020, for the links of v2 and
+v3.
 
-`flops_16` is of bfloat16 products (float16 on V100 and T4, which have no bfloat16 units), `flops_32` of float32 products
-as XLA makes them by default: TF32 on A100 and later, one bfloat16 pass on TPUs, plain float32 on V100 and T4.
+`flops_16` is of bfloat16 products (float16 on V100 and T4, which have no bfloat16 units), `flops_32` of float32
+products as XLA makes them by default: TF32 on A100 and later, one bfloat16 pass on TPUs, plain float32 on V100 and T4.
 `node_link` is what a device can send to the others of its node (NVLink, or PCIe where there is none; on TPUs the links
-of the torus), `far_link` what it can send beyond: one 400 Gb/s adapter a GPU (200 with A100, 100 with older ones and L4)
-is an assumption of ours, since that is the cluster's choice; a TPU slice has its torus throughout.
+of the torus), `far_link` what it can send beyond: one 400 Gb/s adapter a GPU (200 with A100, 100 with older ones and
+L4) is an assumption of ours, since that is the cluster's choice; a TPU slice has its torus throughout.
 """
 import dataclasses
 

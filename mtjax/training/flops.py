@@ -16,8 +16,6 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 from jax.extend import core
 
 FUSED_ATTENTION = ('dot_product_attention_fwd', 'dot_product_attention_bwd')

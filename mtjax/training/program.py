@@ -4,16 +4,14 @@
 is not compiled again when it is called with the same ones.
 
 Whose numbers these are, of a program for n devices: `cost_analysis()` and `memory_analysis()` of a compiled program are
-of ONE device on all backends, since what is compiled is the partition of one (`lowered.cost_analysis()`, before that, is
-of the whole mesh). The FLOPs that we report are counted on the trace (`mtjax.training.flops`), of the whole mesh; the
-compiler's own, times n, stand beside them.
+of ONE device, since what is compiled is the partition that each of them runs (so on all backends; measured on CPU);
+`lowered.cost_analysis()`, before that, is of the whole mesh. The FLOPs that we report are counted on the trace, of the
+whole mesh (`mtjax.training.flops` says why); the compiler's own, times n, stand beside them.
 """
 import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
-
-import jax
 
 from mtjax.training import flops
 

@@ -13,7 +13,6 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -101,8 +100,8 @@ def tokens_a_step(streams: Mapping[str, Stream], encoder: Any) -> tuple[float | 
   """(tokens expected in a batch of all streams, which of them count); (None, '') where inputs are no tokens.
 
   Token columns are the integer input columns [B, L] of an encoder that has a `vocab_size`. Those count that the column
-  `mask` marks, else those that differ from the encoder's `pad_id` (0 where it has no such field) and are not negative, on
-  average over up to 256 rows of each source; where `pad_id` is None, all positions do.
+  `mask` marks, else those that differ from the encoder's `pad_id` (0 where it has no such field) and are not negative,
+  on average over up to 256 rows of each source; where `pad_id` is None, all positions do.
 
   Args:
     streams: {name: stream}.

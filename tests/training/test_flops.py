@@ -1,4 +1,5 @@
 """FLOPs counted on the trace: by hand, and against the compiler where it counts rightly."""
+import doctest
 from types import SimpleNamespace
 
 import jax
@@ -9,7 +10,9 @@ from jax.extend import core
 from jax.sharding import AxisType, PartitionSpec
 
 from mtjax.encoders import ViT
-from mtjax.training import flops
+from mtjax.parallel import chips
+from mtjax.studies import speed
+from mtjax.training import flops, program
 
 
 def total(function, *args):
@@ -83,3 +86,9 @@ def test_agrees_with_the_compiler_where_there_are_no_loops_and_sees_those_that_i
   np.testing.assert_allclose(ours, compiled, rtol=0.15)
   scanned, compiled_scan = gradient(scan=True)
   assert scanned == ours and compiled_scan < 0.75 * compiled
+
+
+@pytest.mark.parametrize('module', [chips, flops, program, speed])
+def test_examples_are_true(module):
+  failed, tried = doctest.testmod(module, extraglobs={'jax': jax, 'jnp': jnp})
+  assert tried and not failed
