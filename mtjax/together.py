@@ -233,6 +233,7 @@ def _in_step(runs, states, numbers, vmapped, title) -> dict[int, Outcome]:
               keeper.start_clock(step)
           bar.update()
           if step == begin + 1:
+            jax.block_until_ready([block.state for block in blocks])
             return_memory()
             for keeper in keepers:
               keeper.start_clock(step)

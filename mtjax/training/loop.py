@@ -207,8 +207,9 @@ def train(
           keeper.start_clock(step)
         bar.update()
         if step == first + 1:
+          jax.block_until_ready(state)  # or else the clock would count it among the steps that follow
           return_memory()
-          keeper.start_clock(step)  # what came before was not only this step
+          keeper.start_clock(step)
         stopping = bool(stop)
         if settings.due(step, stage, stopping):
           state = keeper(state, stage, index, step, stopping)
