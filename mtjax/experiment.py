@@ -30,6 +30,7 @@ from mtjax.training.engine.configure import make_engine
 from mtjax.training.evaluation import Evaluator
 from mtjax.training.loop import Settings, Stage
 from mtjax.training.optimizer import make_optimizer
+from mtjax.training.profile import check_profile
 from mtjax.training.state import init_state, make_train_step
 
 _TASK_KEYS = ('label', 'head', 'loss', 'metrics', 'weight', 'stream', 'rows')
@@ -73,6 +74,8 @@ def default_config() -> ml_collections.ConfigDict:
     `mtjax.parallel.mesh`.
   sharding: list of (pattern, axes), tried before the default rules; see `mtjax.parallel.rules`.
   tensorboard: whether to write its events too (extra `tensorboard`).
+  profile: dict(start, steps): updates traced by JAX's profiler, into DIR/profile; {} = none. A run that goes on may
+    have another one.
   """
   return ml_collections.ConfigDict({
     'seed': 0,
@@ -95,6 +98,7 @@ def default_config() -> ml_collections.ConfigDict:
     'mesh': {'data': -1},
     'sharding': (),
     'tensorboard': True,
+    'profile': {},
   })
 
 
@@ -185,6 +189,7 @@ def _complete(config: Any) -> dict[str, Any]:
     if not isinstance(stage.get('steps'), int) or stage['steps'] < 1:
       raise ValueError(f"'stages.{i}.steps' must be a whole number >= 1, got {stage.get('steps')!r}.")
     check_keys(stage.get('weights', {}), config['tasks'], f'stages.{i}.weights')
+  check_profile(config['profile'], sum(stage['steps'] for stage in config['stages']) or config['steps'])
   return config
 
 

@@ -26,7 +26,9 @@ from mtjax.prediction import Predictor
 from mtjax.training.checkpoints import Checkpoints, Damaged
 from mtjax.training.evaluation import Evaluator
 from mtjax.training.loop import Keeper, Settings, Stage, train
+from mtjax.training.profile import Trace
 from mtjax.training.state import TrainState, eval_params
+from mtjax.training.throughput import Meter
 from mtjax.training.writers import MetricWriter, read_metrics
 
 log = logging.getLogger('mtjax')
@@ -38,6 +40,7 @@ class Run:
   Attributes:
     config: the whole config as plain data.
     mesh, streams, objective, stages, settings: what it was made into.
+    meter: how fast it goes, stage by stage.
     workdir: its folder, or None.
   """
 
@@ -50,6 +53,7 @@ class Run:
     self.config, self.mesh, self.streams, self.objective = config, mesh, dict(streams), objective
     self.stages, self.settings, self.stopped = tuple(stages), settings, False
     self.workdir = pathlib.Path(workdir) if workdir is not None else None
+    self.meter = Meter(mesh, objective.encoder)
     self._evaluator, self._command = evaluator, command
     self._init_fn, self._abstract_fn, self._sharding_table = init_fn, abstract_fn, sharding_table
     if self.workdir is not None:
@@ -76,10 +80,11 @@ class Run:
     Returns:
       (final state, validation metrics {'eval/<task>/<metric>': value}).
     """
+    trace = self.trace()
     with self.recording(int(state.step)) as writer:
       state, metrics, self.stopped = train(
         state, self.stages, self.settings, task_names=list(self.objective.tasks), mesh=self.mesh, writer=writer,
-        checkpoints=self.checkpoints, data_state=self._data_state)
+        checkpoints=self.checkpoints, data_state=self._data_state, meter=self.meter, trace=trace)
     return state, metrics or self._last_metrics('validation')
 
   @contextlib.contextmanager
@@ -111,6 +116,8 @@ class Run:
         writer.close()
       if self.checkpoints:
         self.checkpoints.wait()
+      if speed := self.meter.summary():  # of a stage that an earlier process did, what that one measured stays
+        self._record(performance={**self._recorded().get('performance', {}), **speed})
     seconds = self._recorded().get('seconds', 0.0) + share * (time.time() - started)
     self._record(status='stopped' if self.stopped else 'finished', seconds=round(seconds, 1))
 
@@ -126,7 +133,11 @@ class Run:
       checkpoints: what saves in place of the run's own.
     """
     saver = self.checkpoints if checkpoints is None else checkpoints
-    return Keeper(self.settings, list(self.objective.tasks), self.mesh, writer, saver, self._data_state)
+    return Keeper(self.settings, list(self.objective.tasks), self.mesh, writer, saver, self._data_state, self.meter)
+
+  def trace(self) -> Trace:
+    """What traces the steps that `config.profile` names, into `workdir/profile`."""
+    return Trace(self.config['profile'], self.workdir)
 
   def with_seed(self, seed: int, workdir: str | os.PathLike | None = None, device: jax.Device | None = None) -> 'Run':
     """The same run from another seed, of parameters, draws and data order; data and compiled programs are shared.
@@ -260,10 +271,10 @@ class Run:
   # --- the workdir's files
 
   def _claim_workdir(self) -> None:
-    """Writes config.json, or refuses a workdir that holds another config."""
+    """Writes config.json, or refuses a workdir that holds another config (but for `profile`, which changes nothing)."""
     path = self.workdir / 'config.json'
     if path.exists():
-      changed = differences(json.loads(path.read_text()), self.config)
+      changed = differences({**json.loads(path.read_text()), 'profile': {}}, {**self.config, 'profile': {}})
       if changed:
         raise ValueError(f'{self.workdir} was made with another config. Use another workdir, or undo the difference in'
                          + ''.join(f'\n  {line}' for line in changed))

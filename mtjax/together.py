@@ -6,7 +6,8 @@ On an accelerator the states are stacked and `update` is vmapped, as many runs a
 dealt out over the devices. On CPUs every run keeps a (virtual) device of its own and the same compiled `update` is
 dispatched to all of them: a batched convolution or matrix product is slower there than one after another, while two
 devices keep two cores busy. Each run writes its own workdir as if it had been alone: metrics, checkpoints, status. One
-whose loss is not finite fails alone, and the others go on.
+whose loss is not finite fails alone, and the others go on. The speed that a run records is its share: the time of a
+step is that of a step of all.
 """
 import concurrent.futures
 import functools
@@ -24,6 +25,7 @@ from mtjax.parallel import batch_sharding, put_batch
 from mtjax.run import Run, seeded
 from mtjax.training.checkpoints import Checkpoints
 from mtjax.training.loop import Keeper, NonFiniteLoss, StopRequest, return_memory
+from mtjax.training.program import compile_ahead, held_bytes
 from mtjax.training.state import TrainState
 from mtjax.training.writers import progress
 
@@ -150,14 +152,20 @@ class _InTurn:
 
 
 class _Block:
-  """The runs that one call updates: one run, or several stacked."""
+  """The runs that one call updates: one run, or several stacked.
+
+  Attributes:
+    runs: these.
+    lanes: their numbers.
+    state: theirs, stacked where there are several.
+  """
 
   def __init__(self, runs: Sequence[Run], states: Sequence[TrainState], lanes: Sequence[int], stacked: bool):
     self.runs, self.lanes, self._stacked = list(runs), list(lanes), stacked
-    self._state = _stack(states) if stacked else states[0]
+    self.state = _stack(states) if stacked else states[0]
 
   def enter(self, index: int, first: int) -> None:
-    """Begins to read the data of a stage."""
+    """Begins to read the data of a stage, and compiles its step."""
     stages = [run.stages[index] for run in self.runs]
     # Where runs keep all cores busy, a thread for each run's data takes from them more than it gives.
     self._batches = [stage.batches(first, ahead=self._stacked) for stage in stages]
@@ -166,23 +174,29 @@ class _Block:
       self._rng, self._update = jnp.stack([stage.rng for stage in stages]), _vmapped(stages[0].update)
     else:
       self._rng, self._update = stages[0].rng, stages[0].update
+    self._batch = self._next_batch()
+    program = compile_ahead(self._update, self.state, self._batch, self._rng).share(len(self.runs))
+    for run, stage in zip(self.runs, stages):
+      run.meter.enter(stage.name, stage.streams, program)
 
   def step(self) -> None:
     """One update of all."""
+    batch, self._batch = self._next_batch() if self._batch is None else self._batch, None
+    self.state = self._update(self.state, batch, self._rng)
+
+  def _next_batch(self):
     batches = [next(batches) for batches in self._batches]
     if self._stacked:
-      batch = jax.device_put(jax.tree.map(lambda *x: np.stack(x), *batches), self.runs[0].mesh.devices.flat[0])
-    else:
-      batch = put_batch(batches[0], self._sharding)
-    self._state = self._update(self._state, batch, self._rng)
+      return jax.device_put(jax.tree.map(lambda *x: np.stack(x), *batches), self.runs[0].mesh.devices.flat[0])
+    return put_batch(batches[0], self._sharding)
 
   def states(self) -> list[TrainState]:
     """Of each run."""
-    return _unstack(self._state, len(self.runs)) if self._stacked else [self._state]
+    return _unstack(self.state, len(self.runs)) if self._stacked else [self.state]
 
   def set_states(self, states: Sequence[TrainState]) -> None:
     """The inverse of `states`."""
-    self._state = _stack(states) if self._stacked else states[0]
+    self.state = _stack(states) if self._stacked else states[0]
 
 
 def _in_step(runs, states, numbers, vmapped, title) -> dict[int, Outcome]:
@@ -197,7 +211,7 @@ def _in_step(runs, states, numbers, vmapped, title) -> dict[int, Outcome]:
   by_device = _by_device(blocks)
   step, error = first, None
   try:
-    with StopRequest() as stop, progress(runs[0].stages[-1].end, initial=first) as bar, \
+    with StopRequest() as stop, progress(runs[0].stages[-1].end, initial=first) as bar, runs[0].trace() as trace, \
          concurrent.futures.ThreadPoolExecutor(len(by_device)) as pool:
       bar.set_description(title, refresh=False)
       for index, stage in enumerate(runs[0].stages):
@@ -210,11 +224,16 @@ def _in_step(runs, states, numbers, vmapped, title) -> dict[int, Outcome]:
         for keeper in keepers:
           keeper.start_clock(step)
         begin = step
+        trace.at(begin, [block.state for block in blocks])
         for step in range(begin + 1, stage.end + 1):
           for block in blocks:
             block.step()
+          if trace.at(step, [block.state for block in blocks]):
+            for keeper in keepers:
+              keeper.start_clock(step)
           bar.update()
           if step == begin + 1:
+            jax.block_until_ready([block.state for block in blocks])
             return_memory()
             for keeper in keepers:
               keeper.start_clock(step)
@@ -311,9 +330,7 @@ def _bytes(run: Run, state: TrainState, lanes: int) -> int:
   batch = {name: stream.train_batch(0) for name, stream in stage.streams.items()}
   batch = (batch, batch) if stage.validation else batch
   stacked = jax.tree.map(lambda x: jax.ShapeDtypeStruct((lanes, *x.shape), x.dtype), (state, batch, stage.rng))
-  found = _vmapped(stage.update).lower(*stacked).compile().memory_analysis()
-  held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-  return held + found.temp_size_in_bytes
+  return held_bytes(_vmapped(stage.update).lower(*stacked).compile())
 
 
 def _check(runs: Sequence[Run]) -> None:

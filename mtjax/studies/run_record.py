@@ -2,8 +2,10 @@
 
     config.json     the config, nested
     run.json        {"command", "started", "versions", "device", "parameters", "trainable", "seconds", "status",
-                    "message", "gradients", "metrics"}; status is 'finished', 'stopped', 'running' or 'failed';
+                    "message", "gradients", "performance", "metrics"}; status is 'finished', 'stopped', 'running' or
+                    'failed';
                     "gradients" is {stage: {"method", "needs", "plan", "description"}} of the stages with an aggregator;
+                    "performance" is {stage: {"compile_seconds", "step_ms", …}}, see mtjax.training.throughput;
                     "metrics" is {task: {metric: {"higher_is_better", "range", "primary", "null_value"}}}
     data.json       {stream: {"source", "version", "splits": {split: {"rows", "fingerprint"}}}}
     metrics.jsonl   see mtjax.training.writers

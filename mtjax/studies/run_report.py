@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtjax.studies import conflict, html, plots
+from mtjax.studies import conflict, html, plots, speed
 from mtjax.studies import samples as samples_page
 from mtjax.studies.figures import curve_table
 from mtjax.studies.run_record import Record, Score
@@ -55,7 +55,7 @@ def write_run_report(workdir: str | os.PathLike, *, samples: Mapping[str, Any] |
 def render(record: Record) -> str:
   """The page."""
   sections = [_results(record), _curves(record), conflict.section(record), _samples(record), _training(record),
-              _data(record), _config(record), _environment(record)]
+              speed.section(record), _data(record), _config(record), _environment(record)]
   shown = [(anchor, title, body) for anchor, title, body in sections if body]
   name = _name(record)
   return html.page(
@@ -197,7 +197,7 @@ def _task_figure(record: Record, task: str, size: tuple[int, int]) -> html.Safe:
 
 
 def _training(record: Record) -> tuple[str, str, Any]:
-  names = record.run_wide()
+  names = [name for name in record.run_wide() if name not in speed.IN_TABLE]
   labels = [re.sub('^(train|time)/', '', name).replace('_', ' ') for name in names]
   lines = [plots.Line.of(label, record.series('train', name), 'blue') for label, name in zip(labels, names)]
   lines = [line for line in lines if line.steps]

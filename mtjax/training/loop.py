@@ -23,7 +23,10 @@ from mtjax.parallel import batch_sharding, host_rows, put_batch, replicated
 from mtjax.training.checkpoints import Checkpoints
 from mtjax.training.engine import diagnostics
 from mtjax.training.gradients import Engine
+from mtjax.training.profile import Trace
+from mtjax.training.program import Program, compile_ahead
 from mtjax.training.state import TrainState, eval_params
+from mtjax.training.throughput import Meter
 from mtjax.training.writers import MetricWriter, progress
 
 log = logging.getLogger('mtjax')
@@ -63,6 +66,10 @@ class Stage:
   def step(self, state: TrainState, batch: Any) -> TrainState:
     """One update with the stage's own key; the state is donated."""
     return self.update(state, batch, self.rng)
+
+  def compile_ahead(self, state: TrainState, batch: Any, mesh: Mesh) -> Program:
+    """Compiles `update`, once: the first `step` with arguments like these finds it compiled."""
+    return compile_ahead(self.update, state, batch, self.rng, devices=mesh.size)
 
   def batches(self, first: int, ahead: bool = True) -> Iterator[Any]:
     """This host's training batches from step `first` on; `ahead`: made ahead of time, by a thread."""
@@ -149,6 +156,8 @@ def train(
   writer: MetricWriter | None = None,
   checkpoints: Checkpoints | None = None,
   data_state: Callable[[Stage, int], dict[str, Any]] = lambda stage, step: {},
+  meter: Meter | None = None,
+  trace: Trace | None = None,
 ) -> tuple[TrainState, dict[str, float], bool]:
   """Runs what is left of the stages.
 
@@ -161,6 +170,8 @@ def train(
     writer: gets the metrics; None = nobody.
     checkpoints: None = none are made.
     data_state: (stage, step) -> the `data` item of a checkpoint.
+    meter: of the speed; None = one of its own.
+    trace: of some steps, by JAX's profiler.
 
   Returns:
     (final state, the last validation metrics, whether SIGTERM or Ctrl-C ended it early).
@@ -168,9 +179,9 @@ def train(
   Raises:
     NonFiniteLoss: names step and task; the last good checkpoint stays.
   """
-  keeper = Keeper(settings, task_names, mesh, writer, checkpoints, data_state)
-  total = stages[-1].end
-  with StopRequest() as stop, progress(total, initial=int(state.step)) as bar:
+  keeper = Keeper(settings, task_names, mesh, writer, checkpoints, data_state, meter)
+  total, trace = stages[-1].end, trace or Trace({}, None)
+  with StopRequest() as stop, progress(total, initial=int(state.step)) as bar, trace:
     for index, stage in enumerate(stages):
       if int(state.step) >= stage.end:
         continue
@@ -187,11 +198,18 @@ def train(
 
       # --- the loop
       for step in range(first + 1, stage.end + 1):
-        state = stage.step(state, put_batch(next(batches), sharding))
+        batch = put_batch(next(batches), sharding)
+        if step == first + 1:
+          keeper.meter.enter(stage.name, stage.streams, stage.compile_ahead(state, batch, mesh))
+          trace.at(first, state)
+        state = stage.step(state, batch)
+        if trace.at(step, state):
+          keeper.start_clock(step)
         bar.update()
         if step == first + 1:
+          jax.block_until_ready(state)  # or else the clock would count it among the steps that follow
           return_memory()
-          keeper.start_clock(step)  # what came before was compilation
+          keeper.start_clock(step)
         stopping = bool(stop)
         if settings.due(step, stage, stopping):
           state = keeper(state, stage, index, step, stopping)
@@ -206,19 +224,22 @@ class Keeper:
   """What happens to one run beside its updates: numbers are written, it is evaluated, checkpoints are made.
 
   Args:
-    settings, task_names, mesh, writer, checkpoints, data_state: as of `train`.
+    settings, task_names, mesh, writer, checkpoints, data_state, meter: as of `train`.
 
   Attributes:
     metrics: the last validation metrics.
     losses: {task: training loss} of the last log line.
+    meter: of the speed.
   """
 
   def __init__(self, settings: Settings, task_names: Sequence[str], mesh: Mesh, writer: MetricWriter | None,
-               checkpoints: Checkpoints | None, data_state: Callable[[Stage, int], dict[str, Any]]):
+               checkpoints: Checkpoints | None, data_state: Callable[[Stage, int], dict[str, Any]],
+               meter: Meter | None = None):
     self._settings, self._names, self._mesh = settings, list(task_names), mesh
     self._writer, self._checkpoints, self._data_state = writer, checkpoints, data_state
     self.metrics: dict[str, float] = {}
     self.losses: dict[str, float] = {}
+    self.meter = meter or Meter(mesh)
     self.start_clock(0)
 
   def start_clock(self, step: int) -> None:
@@ -241,10 +262,7 @@ class Keeper:
                       step, name, masked)
       elapsed = time.perf_counter() - self._clock
       values['train/lr'] = float(stage.schedule(step - 1 - stage.start))
-      if step > self._clock_step:
-        examples = sum(stream.batch_size for stream in stage.streams.values())
-        values['time/steps_per_second'] = (step - self._clock_step) / elapsed
-        values['time/examples_per_second'] = examples * (step - self._clock_step) / elapsed
+      values |= self.meter.window(step - self._clock_step, elapsed)
       _write(self._writer, step, 'train', values)
 
     improved = False

@@ -87,6 +87,24 @@ def test_a_finished_run_is_told_in_full(tmp_path):
   assert page.tags.count('details') >= 4                              # the numbers of each figure
 
 
+def test_speed_is_a_table_of_stages(tmp_path):
+  warm = {'compile_seconds': 12.34, 'step_ms': 41.5, 'examples_per_second': 1542.0, 'flops_per_step': 3_210_000_000,
+          'compiled_flops_per_step': 3.4e9, 'peak_flops_per_device': None, 'peak_memory_bytes': 3 << 30,
+          'peak_memory_of': 'compiled step'}
+  main = warm | {'tokens_per_second': 98_765.0, 'tokens_counted': 'tokens without padding', 'mfu': 0.5123,
+                 'peak_flops_per_device': 9.9e14, 'peak_memory_of': 'device'}
+  write_run(tmp_path, performance={'warm_up': warm, 'main': main})
+  with writers.MetricWriter(tmp_path, tensorboard=False) as writer:
+    writer.write(70, 'train', {'time/step_ms': 41.5, 'memory/peak_bytes': 3 << 30, 'time/mfu': 0.51})
+  page = report(tmp_path)
+  page.assert_says('warm_ up 12.34 41.50 1,542 – 3.21 G – 3.00 GiB', 'main 12.34 41.50 1,542 98,765 3.21 G 51.2 % 3.00 GiB',
+                   'Tokens: tokens without padding.', 'Memory: what the compiled step needs, since the device keeps no '
+                   'account, the most in use at once, by the account of the device.')
+  assert page.tags.count('svg') == 2 * 2 + 3  # MFU is a curve as well; what the table says is not
+  write_run(tmp_path / 'older')
+  assert 'Speed' not in report(tmp_path / 'older').text
+
+
 def test_the_file_stands_alone(tmp_path):
   write_run(tmp_path)
   picture = {'type': 'image', 'png': run_report.encode_image(np.eye(4, dtype=np.uint8))}
