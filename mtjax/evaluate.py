@@ -8,6 +8,7 @@ import pathlib
 from absl import flags
 
 from mtjax import cli, experiment
+from mtjax.parallel import hosts
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
 _SPLIT = flags.DEFINE_enum('split', 'test', ['train', 'validation', 'test'], 'Which rows.')
@@ -18,11 +19,12 @@ _JSON = flags.DEFINE_string('json', None, 'File for the metrics as JSON, besides
 def main(argv: list[str]) -> None:
   """Restores, evaluates, prints."""
   del argv
+  cli.start()
   run = experiment.load_run(_WORKDIR.value)
   state = run.restore(_CHECKPOINT.value)
   metrics = run.evaluate(state, _SPLIT.value, record=False)
-  print(cli.metrics_table({f'{_SPLIT.value}, step {int(state.step)}': metrics}))
-  if _JSON.value:
+  cli.say(cli.metrics_table({f'{_SPLIT.value}, step {int(state.step)}': metrics}))
+  if _JSON.value and hosts.is_first():
     record = {'step': int(state.step), 'split': _SPLIT.value, 'checkpoint': _CHECKPOINT.value, **metrics}
     pathlib.Path(_JSON.value).write_text(json.dumps(record, indent=2))
 
