@@ -115,6 +115,7 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
     distributed.start(config['distributed'])
   config['distributed'] = None  # of this start, not of the run
   mesh = make_mesh(config['mesh'])
+  distributed.connect(mesh)
   data = configure.complete(config['data'])
   factory = configure.StreamFactory(SOURCES, FORMATS, batch_parts(mesh))
   streams = factory(data, _labels(config['tasks'], data['streams']))

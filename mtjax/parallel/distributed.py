@@ -8,9 +8,9 @@
     SLURM_STEP_NUM_TASKS, …   SLURM (`srun`)
     PMI_SIZE, …               MPICH and its relatives (`mpiexec`)
 
-Each is asked for what those above it leave open. The coordinator follows from SLURM's list of nodes and from Open MPI 4;
-elsewhere it must be given. On Kubernetes the manifest sets the variables (`experiments/launch/jobset.yaml`). Cloud TPUs
-know all of it themselves: config.distributed = 'auto' leaves everything to JAX.
+Each is asked for what those above it leave open. The coordinator follows from SLURM's list of nodes and from Open MPI
+4; elsewhere it must be given. On Kubernetes the manifest sets the variables (`experiments/launch/jobset.yaml`). Cloud
+TPUs know all of it themselves: config.distributed = 'auto' leaves everything to JAX.
 
 Without any of these, or with one process, nothing happens at all.
 
@@ -18,6 +18,7 @@ A process that dies ends the others: they notice a closed connection at once, an
 cable) after `heartbeat` seconds. What is left of a failing program ends within `FAREWELL` seconds more.
 """
 import inspect
+import itertools
 import logging
 import os
 import re
@@ -29,6 +30,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mtjax.config import check_keys, to_dict
 from mtjax.parallel import hosts
@@ -158,6 +161,29 @@ def start(spec: Any = None, *, stoppable: bool = True) -> None:
   _started = place
   log.info('Host %d of %d; the first is at %s.', jax.process_index(), jax.process_count(),
            'an address that JAX knows' if place == 'auto' else place.coordinator or 'the launcher\'s first machine')
+
+
+def connect(mesh: Mesh) -> None:
+  """Opens the connections between the CPU devices of several hosts.
+
+  Gloo opens them when a group of devices first computes together, and gives up after 30 seconds. A host that takes
+  longer than that to compile a step is no reason to fail, so the groups that a mesh can make meet here.
+  """
+  if hosts.count() == 1 or jax.default_backend() != 'cpu':
+    return
+  by_host = np.array(jax.devices()).reshape(hosts.count(), -1)
+  for own in (mesh, Mesh(by_host, ('hosts', 'devices'))):
+    axes = [axis for axis in own.axis_names if own.shape[axis] > 1]
+    groups = [group for size in range(1, len(axes) + 1) for group in itertools.combinations(axes, size)]
+
+    def meet(x, groups=groups):
+      return sum(jax.lax.psum(x, group) for group in groups)
+
+    program = jax.jit(jax.shard_map(meet, mesh=own, in_specs=PartitionSpec(), out_specs=PartitionSpec()))
+    one = jax.make_array_from_process_local_data(NamedSharding(own, PartitionSpec()), np.ones((), np.float32))
+    program = program.lower(one).compile()
+    hosts.wait('connections')
+    program(one).block_until_ready()
 
 
 def finish() -> None:

@@ -6,8 +6,8 @@ per array). Orbax writes into a
 temporary folder and renames it, so a killed run leaves a whole checkpoint or none. It does not notice damaged bytes in
 array data (tensorstore has no checksum there), so every array is summed on the device when saved and when restored.
 
-Of several hosts each writes and reads the parts that its devices hold, on a disk that all share. What one of them cannot
-read is damaged for all.
+Of several hosts each writes and reads the parts that its devices hold, on a disk that all share. What one of them
+cannot read is damaged for all.
 """
 import json
 import logging

@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding
 
 from mtjax.data.streams import Batches, Stream
-from mtjax.parallel import batch_sharding, hosts, host_rows, put_batch, put_everywhere
+from mtjax.parallel import batch_sharding, host_rows, hosts, put_batch, put_everywhere
 from mtjax.training.checkpoints import Checkpoints
 from mtjax.training.engine import diagnostics
 from mtjax.training.gradients import Engine
@@ -119,8 +119,8 @@ class NonFiniteLoss(FloatingPointError):
 class StopRequest:
   """Turns SIGTERM and Ctrl-C into a flag that the loop reads between steps: `with StopRequest() as stop: … if stop: …`.
 
-  A second Ctrl-C interrupts at once. Of several hosts one alone may be told to stop, and all have to stop after the same
-  step: JAX's coordination service, which sees SIGTERM itself, chooses it, and `after(step)` is then true on all of them.
+  A second Ctrl-C interrupts at once. Of several hosts one alone may be told to stop, and all have to stop after the
+  same step: JAX's coordination service, which sees SIGTERM itself, chooses it, and `after(step)` is then true on all.
 
   Attributes:
     signal: name of the signal that came here; None = none.
