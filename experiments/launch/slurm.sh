@@ -46,7 +46,7 @@ if [ "$(newest)" = "$before" ]; then
   tries=$(($(cat "$workdir/.failures" 2>/dev/null || echo 0) + 1))
 fi
 echo "$tries" > "$workdir/.failures"
-if [ "$status" -eq 2 ] || [ "$tries" -ge 3 ]; then
+if [ "$tries" -ge 3 ]; then
   echo "Not queued again: exit status $status, $tries starts without a new checkpoint." >&2
   exit 1
 fi
