@@ -4,7 +4,7 @@ import os
 import pathlib
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -65,6 +65,17 @@ def start(spec: Any = None, *, stoppable: bool = False) -> None:
   """
   distributed.start(spec, stoppable=stoppable)
   show_log()
+
+
+def mesh(axes: Sequence[str] | None) -> dict[str, int] | None:
+  """The flag --mesh: ['data=2', 'fsdp=4'] -> {'data': 2, 'fsdp': 4}; None where it is not given."""
+  sizes = {}
+  for item in axes or ():
+    axis, _, size = item.partition('=')
+    if not size.removeprefix('-').isdigit():
+      raise ValueError(f"--mesh is a list of AXIS=SIZE such as data=2,fsdp=4; got {item!r}.")
+    sizes[axis] = int(size)
+  return sizes if axes else None
 
 
 def say(text: str) -> None:

@@ -15,12 +15,14 @@ _SPLIT = flags.DEFINE_enum('split', 'test', ['train', 'validation', 'test'], 'Wh
 _CHECKPOINT = flags.DEFINE_string('checkpoint', 'last', "'last', 'best' (on validation) or a step.")
 _JSON = flags.DEFINE_string('json', None, 'File for the metrics as JSON, besides the table.')
 
+_MESH = flags.DEFINE_list('mesh', None, 'Axes of the mesh, e.g. data=2,fsdp=4; by default those of the training.')
+
 
 def main(argv: list[str]) -> None:
   """Restores, evaluates, prints."""
   del argv
   cli.start()
-  run = experiment.load_run(_WORKDIR.value)
+  run = experiment.load_run(_WORKDIR.value, cli.mesh(_MESH.value))
   state = run.restore(_CHECKPOINT.value)
   metrics = run.evaluate(state, _SPLIT.value, record=False)
   cli.say(cli.metrics_table({f'{_SPLIT.value}, step {int(state.step)}': metrics}))

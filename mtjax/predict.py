@@ -16,13 +16,15 @@ _OUTPUT = flags.DEFINE_string('output', None, 'FILE.jsonl or FILE.npz.', require
 _STREAM = flags.DEFINE_string('stream', None, 'Whose tasks; by default of every stream that reads such inputs.')
 _CHECKPOINT = flags.DEFINE_string('checkpoint', 'last', "'last', 'best' (on validation) or a step.")
 
+_MESH = flags.DEFINE_list('mesh', None, 'Axes of the mesh, e.g. data=2,fsdp=4; by default those of the training.')
+
 
 def main(argv: list[str]) -> None:
   """Reads, predicts, writes."""
   del argv
   prediction_io.check_output(_OUTPUT.value)
   cli.start()
-  run = experiment.load_run(_WORKDIR.value)
+  run = experiment.load_run(_WORKDIR.value, cli.mesh(_MESH.value))
   inputs, names = prediction_io.read_inputs(_INPUT.value, run.streams, _STREAM.value)
   outputs = run.predict(run.restore(_CHECKPOINT.value), inputs, stream=_STREAM.value)
   if hosts.is_first():

@@ -271,6 +271,7 @@ class Run:
     """Writes config.json, or refuses a workdir that holds another config; the first host judges for all."""
     hosts.same(to_dict(self.config), 'config')
     hosts.on_first(self._claim, 'the workdir')
+    hosts.see(self.workdir / 'config.json')
 
   def _claim(self) -> None:
     path = self.workdir / 'config.json'

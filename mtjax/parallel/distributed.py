@@ -8,9 +8,9 @@
     SLURM_STEP_NUM_TASKS, …   SLURM (`srun`)
     PMI_SIZE, …               MPICH and its relatives (`mpiexec`)
 
-Each is asked for what those above it leave open. The coordinator follows from SLURM's list of nodes and from Open MPI
-4; elsewhere it must be given. On Kubernetes the manifest sets the variables (`experiments/launch/jobset.yaml`). Cloud
-TPUs know all of it themselves: config.distributed = 'auto' leaves everything to JAX.
+Each is asked for what those above it leave open. The coordinator follows from SLURM's list of nodes; elsewhere it must
+be given. On Kubernetes the manifest sets the variables (`experiments/launch/jobset.yaml`). Cloud TPUs know all of it
+themselves: config.distributed = 'auto' leaves everything to JAX.
 
 Without any of these, or with one process, nothing happens at all.
 
@@ -42,32 +42,32 @@ HEARTBEAT = 30  # seconds of silence after which a process counts as dead
 FAREWELL = 10   # seconds for which a failing process waits for the others to fail too
 KEYS = ('coordinator', 'num_processes', 'process_id', 'local_devices', 'heartbeat', 'patience')
 _OWN = {'coordinator': 'MTJAX_COORDINATOR', 'num_processes': 'MTJAX_NUM_PROCESSES', 'process_id': 'MTJAX_PROCESS_ID'}
-_LAUNCHERS = {  # number of processes, this one's number, its number on this machine; what JAX calls it
-  'Open MPI': ('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'ompi'),
-  'SLURM': ('SLURM_STEP_NUM_TASKS', 'SLURM_PROCID', 'SLURM_LOCALID', 'slurm'),
-  'MPICH': ('PMI_SIZE', 'PMI_RANK', 'MPI_LOCALRANKID', None),
+_LAUNCHERS = {  # number of processes, this one's number; its number on this machine, how many are there
+  'Open MPI': ('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK',
+               'OMPI_COMM_WORLD_LOCAL_SIZE'),
+  'SLURM': ('SLURM_STEP_NUM_TASKS', 'SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_STEP_TASKS_PER_NODE'),
+  'MPICH': ('PMI_SIZE', 'PMI_RANK', 'MPI_LOCALRANKID', 'MPI_LOCALNRANKS'),
 }
+_PORTS = range(61_440, 65_536)  # of the coordinator under SLURM, by the number of the job
 
 
 class Place(NamedTuple):
   """Where a process stands among the others.
 
   Attributes:
-    coordinator: 'host:port' of process 0; None = JAX finds it by `method`.
+    coordinator: 'host:port' of process 0.
     num_processes, process_id: how many there are, and which this is.
     local_devices: indices of the devices of this machine that are this process's; None = all.
     heartbeat: seconds of silence after which a process counts as dead.
     patience: seconds to wait for all processes at the start.
-    method: JAX's name of the launcher.
   """
 
-  coordinator: str | None
+  coordinator: str
   num_processes: int
   process_id: int
   local_devices: tuple[int, ...] | None = None
   heartbeat: int = HEARTBEAT
   patience: int = 300
-  method: str | None = None
 
 
 _started: Place | str | None = None
@@ -112,16 +112,14 @@ def find(spec: Any = None, environment: Mapping[str, str] | None = None) -> Plac
   if number >= count:
     raise ValueError(f'{given["process_id"][1]} is {number}, but there are {count} processes ('
                      f'{given["num_processes"][1]}), numbered from 0.')
-  coordinator, where = given.get('coordinator', (None, ''))
-  method = _LAUNCHERS[launcher][3] if launcher else None
-  if coordinator is None and (method is None or (method == 'ompi' and 'OMPI_MCA_orte_hnp_uri' not in environment)):
+  coordinator, where = given.get('coordinator') or (_first_of_slurm(environment), 'SLURM_STEP_NODELIST')
+  if coordinator is None:
     raise ValueError("There is no 'distributed.coordinator' (or MTJAX_COORDINATOR): it must be the address 'host:port' "
                      f'of the first of the {count} processes, the same on all of them.')
-  if coordinator is not None and not re.fullmatch(r'.+:\d{1,5}', str(coordinator)):
+  if not re.fullmatch(r'.+:\d{1,5}', str(coordinator)):
     raise ValueError(f"{where} must be 'host:port', got {coordinator!r}.")
   return Place(coordinator, count, number, _local_devices(given, launcher, environment),
-               _whole(given, 'heartbeat', 1, HEARTBEAT), _whole(given, 'patience', 1, 300),
-               None if coordinator else method)
+               _whole(given, 'heartbeat', 1, HEARTBEAT), _whole(given, 'patience', 1, 300))
 
 
 def start(spec: Any = None, *, stoppable: bool = True) -> None:
@@ -146,7 +144,7 @@ def start(spec: Any = None, *, stoppable: bool = True) -> None:
   if place != 'auto':
     keywords = dict(
       coordinator_address=place.coordinator, num_processes=place.num_processes, process_id=place.process_id,
-      local_device_ids=place.local_devices, cluster_detection_method=place.method or 'deactivate',
+      local_device_ids=place.local_devices, cluster_detection_method='deactivate',
       initialization_timeout=place.patience, heartbeat_timeout_seconds=place.heartbeat)
   known = inspect.signature(jax.distributed.initialize).parameters
   try:
@@ -160,7 +158,7 @@ def start(spec: Any = None, *, stoppable: bool = True) -> None:
     signal.signal(signal.SIGTERM, signals[signal.SIGTERM] or signal.SIG_DFL)
   _started = place
   log.info('Host %d of %d; the first is at %s.', jax.process_index(), jax.process_count(),
-           'an address that JAX knows' if place == 'auto' else place.coordinator or 'the launcher\'s first machine')
+           'an address that JAX knows' if place == 'auto' else place.coordinator)
 
 
 def connect(mesh: Mesh) -> None:
@@ -236,13 +234,22 @@ def _local_devices(given: Mapping[str, Any], launcher: str | None,
       raise ValueError(f"'distributed.local_devices' must be a list of indices of this machine's devices, got "
                        f'{indices!r}.')
     return tuple(indices)
-  here = {'Open MPI': 'OMPI_COMM_WORLD_LOCAL_SIZE', 'SLURM': 'SLURM_STEP_TASKS_PER_NODE'}.get(launcher, '')
-  several = re.findall(r'(?:^|,)(\d+)', environment.get(here, ''))  # SLURM: '2(x3),1'
-  visible = environment.get('CUDA_VISIBLE_DEVICES', '').split(',')
-  number = environment.get(_LAUNCHERS[launcher][2], '') if launcher else ''
-  if not number.isdigit() or max(map(int, several), default=1) == 1 or len(visible) <= int(number) and visible != ['']:
+  if launcher is None:
     return None
-  return (int(number),)
+  number, here = (environment.get(name, '') for name in _LAUNCHERS[launcher][2:])
+  most = max(map(int, re.findall(r'(?:^|,)(\d+)', here)), default=1)  # of SLURM: '2(x3),1'
+  visible = environment.get('CUDA_VISIBLE_DEVICES')
+  dealt_out = visible is not None and len(visible.split(',')) < most  # the launcher has chosen a GPU for each already
+  return None if most == 1 or dealt_out or not number.isdigit() else (int(number),)
+
+
+def _first_of_slurm(environment: Mapping[str, str]) -> str | None:
+  """'node[003-004],other' -> 'node003:port'."""
+  first = re.match(r'([^,\[]+)(?:\[(\d+)[^\]]*\]([^,]*))?', environment.get('SLURM_STEP_NODELIST', ''))
+  job = environment.get('SLURM_JOB_ID', '')
+  if first is None or not job.isdigit():
+    return None
+  return ''.join(part or '' for part in first.groups()) + f':{_PORTS[int(job) % len(_PORTS)]}'
 
 
 def _whole(given: Mapping[str, Any], key: str, least: int, default: int | None = None) -> int:

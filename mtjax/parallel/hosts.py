@@ -7,6 +7,8 @@ all processes in the same order, and with one process returns at once.
 import contextlib
 import itertools
 import json
+import pathlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -108,6 +110,16 @@ def same(value: Any, what: str) -> None:
   other = next((number for number, found in enumerate(values) if found != values[0]), None)
   if other is not None:
     raise ValueError(f'The hosts differ in {what}: host 0 has {values[0]!r}, host {other} has {values[other]!r}.')
+
+
+def see(path: pathlib.Path, seconds: float = 60) -> None:
+  """Raises ValueError, on all processes, unless all see what the first has written."""
+  end = time.monotonic() + seconds
+  while count() > 1 and not path.exists() and time.monotonic() < end:
+    time.sleep(0.5)
+  if count() > 1 and not all(seen := gather(path.exists(), 'a file')):
+    raise ValueError(f'Host {seen.index(False)} does not see {path}, which host 0 has written: this folder must be on a '
+                     'disk that all hosts share, under the same name.')
 
 
 @contextlib.contextmanager

@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding
 
 from mtjax.data.streams import Batches, Stream
@@ -153,6 +152,8 @@ class StopRequest:
   def after(self, step: int) -> bool:
     """Whether to stop after this step: the same on all hosts, each of which asks after every step."""
     if hosts.count() > 1 and jax.config.jax_enable_preemption_service:
+      from jax.experimental import multihost_utils  # here, because a run of one host needs none of it
+
       return multihost_utils.reached_preemption_sync_point(step)
     return bool(self)
 

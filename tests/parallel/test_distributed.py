@@ -43,8 +43,11 @@ def test_the_config_comes_before_own_variables_before_the_launcher():
   assert find(dict(heartbeat=7), own).heartbeat == 7
 
 
-def test_slurm_names_its_first_machine():
-  assert numbers(find(None, SLURM)) == (None, 2, 1) and find(None, SLURM).method == 'slurm'
+@pytest.mark.parametrize('nodes, first', [
+  ('node[003-004]', 'node003'), ('node[3,7-9],other', 'node3'), ('a,b[1-2]', 'a'), ('a1', 'a1'), ('r[01-02]n5', 'r01n5')])
+def test_slurm_names_its_first_machine(nodes, first):
+  place = find(None, SLURM | {'SLURM_STEP_NODELIST': nodes})
+  assert numbers(place) == (f'{first}:{61440 + 77}', 2, 1)
 
 
 @pytest.mark.parametrize('extra, expected', [
