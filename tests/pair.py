@@ -6,7 +6,7 @@ import socket
 import subprocess
 import time
 
-NICE = 'address already in use'
+TAKEN = ('cannot listen at port', 'Failed to add port')  # another program was quicker
 
 
 class Pair:
@@ -21,6 +21,7 @@ class Pair:
   def __init__(self, command, folder, count=2, devices=4):
     self._command, self._folder, self._count, self._devices = command, pathlib.Path(folder), count, devices
     self._folder.mkdir(parents=True, exist_ok=True)
+    self._again = True
     self._start()
 
   def _start(self):
@@ -43,6 +44,7 @@ class Pair:
     """Waits for `predicate()`; a process that ends before, or too long a wait, is a failure."""
     end = time.monotonic() + seconds
     while not predicate():
+      self._retry()
       ended = [process.returncode for process in self.processes if process.poll() is not None]
       assert not ended and time.monotonic() < end, f'{ended}\n{self.text()}'
       time.sleep(0.02)
@@ -50,10 +52,17 @@ class Pair:
   def codes(self, seconds=300):
     """The exit codes of all."""
     end = time.monotonic() + seconds
-    for process in self.processes:
-      with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(max(end - time.monotonic(), 0.1))
+    while None in [process.poll() for process in self.processes] and time.monotonic() < end:
+      self._retry()
+      time.sleep(0.05)
     return [process.poll() for process in self.processes]
+
+  def _retry(self):
+    """Starts once again, at another port, where the first process found its own taken."""
+    if self._again and self.processes[0].poll() and any(text in self.log(0).read_text() for text in TAKEN):
+      self._again = False
+      self.end()
+      self._start()
 
   def end(self):
     """Kills what still runs."""

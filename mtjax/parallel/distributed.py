@@ -22,7 +22,7 @@ import itertools
 import logging
 import os
 import re
-import signal
+import socket
 import sys
 import threading
 import traceback
@@ -136,7 +136,6 @@ def start(spec: Any = None, *, stoppable: bool = True) -> None:
     return
   if _started is not None:
     raise ValueError(f"'distributed' cannot change within a process: {_started} before, now {place}.")
-  signals = {number: signal.getsignal(number) for number in (signal.SIGTERM,)}
   jax.config.update('jax_enable_preemption_service', stoppable)
   if jax.config.jax_cpu_collectives_implementation is None:
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
@@ -146,6 +145,8 @@ def start(spec: Any = None, *, stoppable: bool = True) -> None:
       coordinator_address=place.coordinator, num_processes=place.num_processes, process_id=place.process_id,
       local_device_ids=place.local_devices, cluster_detection_method='deactivate',
       initialization_timeout=place.patience, heartbeat_timeout_seconds=place.heartbeat)
+    if place.process_id == 0:
+      _check_port(place.coordinator)
   known = inspect.signature(jax.distributed.initialize).parameters
   try:
     jax.distributed.initialize(**{key: value for key, value in keywords.items() if key in known})
@@ -154,8 +155,6 @@ def start(spec: Any = None, *, stoppable: bool = True) -> None:
       raise ValueError('JAX has computed something before the hosts were joined. Call '
                        'mtjax.parallel.distributed.start(config.distributed) first thing in the program.') from error
     raise ConnectionError(f'The processes did not come together ({place}): {error}') from error
-  if not stoppable:
-    signal.signal(signal.SIGTERM, signals[signal.SIGTERM] or signal.SIG_DFL)
   _started = place
   log.info('Host %d of %d; the first is at %s.', jax.process_index(), jax.process_count(),
            'an address that JAX knows' if place == 'auto' else place.coordinator)
@@ -215,6 +214,16 @@ def explain(error: BaseException) -> str:
     return (f'{story}Another host has died or fallen silent; its own output says why. This host ends too. The same '
             'command on all hosts, as many as you like, goes on from the last checkpoint.')
   return story
+
+
+def _check_port(coordinator: str) -> None:
+  """Raises ConnectionError where another program has the port: JAX would crash without a word."""
+  port, dual = int(coordinator.rpartition(':')[2]), socket.has_dualstack_ipv6()
+  try:
+    socket.create_server(('', port), family=socket.AF_INET6 if dual else socket.AF_INET, dualstack_ipv6=dual).close()
+  except (OSError, OverflowError) as error:
+    raise ConnectionError(f'The first process cannot listen at port {port} ({error}): choose another one in '
+                          f"'distributed.coordinator' or MTJAX_COORDINATOR, {coordinator!r} now.") from error
 
 
 def _launcher(environment: Mapping[str, str]) -> str | None:

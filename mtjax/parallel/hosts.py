@@ -113,13 +113,18 @@ def same(value: Any, what: str) -> None:
 
 
 def see(path: pathlib.Path, seconds: float = 60) -> None:
-  """Raises ValueError, on all processes, unless all see what the first has written."""
+  """Raises ValueError, on all processes, unless all see what the first has written.
+
+  Args:
+    path: of a file.
+    seconds: what a shared disk may take to show it.
+  """
   end = time.monotonic() + seconds
   while count() > 1 and not path.exists() and time.monotonic() < end:
     time.sleep(0.5)
   if count() > 1 and not all(seen := gather(path.exists(), 'a file')):
-    raise ValueError(f'Host {seen.index(False)} does not see {path}, which host 0 has written: this folder must be on a '
-                     'disk that all hosts share, under the same name.')
+    raise ValueError(f'Host {seen.index(False)} does not see {path}, which host 0 has written: its folder must be on '
+                     'a disk that all hosts share, under the same name.')
 
 
 @contextlib.contextmanager

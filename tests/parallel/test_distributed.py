@@ -1,6 +1,7 @@
 """Where a process finds the others: config, own variables, launchers. What scripts and manifests say is read here too."""
 import pathlib
 import shutil
+import socket
 import subprocess
 
 import jax
@@ -81,6 +82,11 @@ def test_too_late_is_said():
   jax.devices()
   with pytest.raises(ValueError, match='JAX has computed something before the hosts were joined'):
     distributed.start(dict(coordinator='127.0.0.1:1', num_processes=2, process_id=0))
+
+
+def test_a_taken_port_is_said():
+  with socket.create_server(('', 0)) as other, pytest.raises(ConnectionError, match='cannot listen at port'):
+    distributed._check_port(f'127.0.0.1:{other.getsockname()[1]}')
 
 
 @pytest.mark.parametrize('script', ['slurm.sh', 'mpirun.sh'])
