@@ -4,7 +4,7 @@ import os
 import pathlib
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from mtjax import tree
+from mtjax.parallel import distributed, hosts
 
 
 def run(main: Callable[[list[str]], None], parse_flags: bool = True) -> None:
@@ -29,13 +30,21 @@ def run(main: Callable[[list[str]], None], parse_flags: bool = True) -> None:
       absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells a line a file at INFO
     try:
       main(argv)
-    except (ValueError, TypeError, FileNotFoundError, FloatingPointError) as error:
-      if absl_logging.get_verbosity() > 0:  # -v 1: the whole story
+      distributed.finish()
+    except Exception as error:
+      mistake = isinstance(error, (ValueError, TypeError, FileNotFoundError, FloatingPointError))
+      brief = mistake and absl_logging.get_verbosity() <= 0  # -v 1: the whole story
+      if jax.distributed.is_initialized():
+        distributed.fail(_line(error) if brief else distributed.explain(error))
+      if not brief:
         raise
-      print(f'{type(error).__name__}: {error}', file=sys.stderr)
+      print(_line(error), file=sys.stderr)
       sys.exit(1)
     except KeyboardInterrupt:
-      print('Interrupted. A training run goes on from its last checkpoint by the same command.', file=sys.stderr)
+      text = 'Interrupted. A training run goes on from its last checkpoint by the same command.'
+      if jax.distributed.is_initialized():
+        distributed.fail(text, 130)
+      print(text, file=sys.stderr)
       sys.exit(130)
 
   try:
@@ -45,6 +54,34 @@ def run(main: Callable[[list[str]], None], parse_flags: bool = True) -> None:
       raise
     print(f'Unknown config key {error.args[0]}', file=sys.stderr)
     sys.exit(1)
+
+
+def start(spec: Any = None, *, stoppable: bool = False) -> None:
+  """Joins the hosts, before JAX computes anything; all but the first then log no more than warnings.
+
+  Args:
+    spec: config.distributed, see `mtjax.parallel.distributed`.
+    stoppable: whether SIGTERM is a request to training loops.
+  """
+  distributed.start(spec, stoppable=stoppable)
+  show_log()
+
+
+def mesh(axes: Sequence[str] | None) -> dict[str, int] | None:
+  """The flag --mesh: ['data=2', 'fsdp=4'] -> {'data': 2, 'fsdp': 4}; None where it is not given."""
+  sizes = {}
+  for item in axes or ():
+    axis, _, size = item.partition('=')
+    if not size.removeprefix('-').isdigit():
+      raise ValueError(f"--mesh is a list of AXIS=SIZE such as data=2,fsdp=4; got {item!r}.")
+    sizes[axis] = int(size)
+  return sizes if axes else None
+
+
+def say(text: str) -> None:
+  """Prints, on the first host."""
+  if hosts.is_first():
+    print(text)
 
 
 def cache_programs() -> None:
@@ -59,10 +96,11 @@ def cache_programs() -> None:
 
 
 def show_log() -> None:
-  """mtjax's own log lines on stderr, as they are."""
+  """mtjax's own log lines on stderr, as they are; of hosts after the first only warnings, with the host's number."""
   log, handler = logging.getLogger('mtjax'), logging.StreamHandler()
-  handler.setFormatter(logging.Formatter('%(message)s'))
-  log.setLevel(logging.INFO)
+  first = hosts.is_first()
+  handler.setFormatter(logging.Formatter('%(message)s' if first else f'[host {jax.process_index()}] %(message)s'))
+  log.setLevel(logging.INFO if first else logging.WARNING)
   log.handlers, log.propagate = [handler], False
 
 
@@ -84,12 +122,14 @@ def command() -> str:
 
 def write_report(run: Any, state: Any = None) -> None:
   """Writes the report; a missing plotting library is said, not fatal: the run itself is complete."""
-  if jax.process_index() > 0:
-    return
   try:
-    print(f'Report: {run.report(state)}')
+    say(f'Report: {run.report(state)}')
   except ImportError as error:
     print(f'No report: {error}', file=sys.stderr)
+
+
+def _line(error: Exception) -> str:
+  return f'{type(error).__name__}: {error}'
 
 
 def _number(value: float | None) -> str:

@@ -22,7 +22,7 @@ from mtjax.data import configure
 from mtjax.data.streams import Stream, labels_of
 from mtjax.metrics.collection import Collection
 from mtjax.objective import Objective, stream_key
-from mtjax.parallel import batch_parts, make_mesh, partitions, replicated, rules, shardings
+from mtjax.parallel import batch_parts, distributed, hosts, make_mesh, partitions, put_everywhere, rules, shardings
 from mtjax.registries import CHECKPOINTS, ENCODERS, FORMATS, HEADS, LOSSES, METRICS, SOURCES
 from mtjax.run import Run
 from mtjax.tasks import Task
@@ -73,6 +73,8 @@ def default_config() -> ml_collections.ConfigDict:
   mesh: dict(data=-1, fsdp=1, tensor=1, expert=1): sizes of the axes of the device mesh, -1 = what is left over; see
     `mtjax.parallel.mesh`.
   sharding: list of (pattern, axes), tried before the default rules; see `mtjax.parallel.rules`.
+  distributed: how the processes of several hosts find each other, see `mtjax.parallel.distributed`; None = from the
+    environment. It, `mesh` and `sharding` may be others when a run goes on.
   tensorboard: whether to write its events too (extra `tensorboard`).
   profile: dict(start, steps): updates traced by JAX's profiler, into DIR/profile; {} = none. A run that goes on may
     have another one.
@@ -97,6 +99,7 @@ def default_config() -> ml_collections.ConfigDict:
     'best': {'metric': 'eval/loss', 'mode': 'min'},
     'mesh': {'data': -1},
     'sharding': (),
+    'distributed': None,
     'tensorboard': True,
     'profile': {},
   })
@@ -113,7 +116,11 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   Raises ValueError naming the field, the value and what is allowed.
   """
   config = _complete(config)
+  if config['distributed']:
+    distributed.start(config['distributed'])
+  config['distributed'] = None  # of this start, not of the run
   mesh = make_mesh(config['mesh'])
+  distributed.connect(mesh)
   data = configure.complete(config['data'])
   factory = configure.StreamFactory(SOURCES, FORMATS, batch_parts(mesh))
   streams = factory(data, _labels(config['tasks'], data['streams']))
@@ -131,7 +138,7 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   encoder, weights = _encoder(config['encoder'])
   objective = Objective(encoder, tasks, inputs, rows, mesh if mesh.size > 1 else None)
 
-  rng = jax.device_put(jax.random.key(config['seed']), replicated(mesh))
+  rng = put_everywhere(jax.random.key(config['seed']), mesh)
   example = {name: stream.train_batch(0, slice(0, 1)) for name, stream in streams.items()}
   blank = jax.tree.map(lambda x: (x.shape, x.dtype), example)  # zeros: the program of two data sets is then the same
 
@@ -143,6 +150,7 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   shapes = jax.eval_shape(init_params, rng)
   if weights is not None:
     weights = _fitting(weights, shapes['encoder'])
+    weights = jax.device_get(weights) if hosts.count() > 1 else weights  # an array of one host's device is no other's
   split = partitions(shapes, mesh, _sharding_rules(config['sharding']))
   evaluator = Evaluator(objective, streams, _weights(tasks, {}), mesh, data['eval_batch_size'])
   stages, begins = [], []
@@ -160,12 +168,18 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
              sharding_table=rules.describe(shapes, split, mesh) if mesh.size > 1 else '')
 
 
-def load_run(workdir: str | pathlib.Path) -> Run:
-  """The run of an existing workdir, built from its config.json."""
+def load_run(workdir: str | pathlib.Path, mesh: Mapping[str, int] | None = None) -> Run:
+  """The run of an existing workdir, built from its config.json.
+
+  Args:
+    workdir: its folder.
+    mesh: config.mesh for the devices that are here, where these are others than the run was trained on.
+  """
   path = pathlib.Path(workdir) / 'config.json'
   if not path.exists():
     raise FileNotFoundError(f'{workdir} is no run folder: it has no config.json.')
-  return build(json.loads(path.read_text()), workdir)
+  config = json.loads(path.read_text())
+  return build(config if mesh is None else {**config, 'mesh': dict(mesh)}, workdir)
 
 
 def _complete(config: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ these columns, or with the columns that their format reads ({"text": "…"}). Fo
 from absl import flags
 
 from mtjax import cli, experiment, prediction_io
+from mtjax.parallel import hosts
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
 _INPUT = flags.DEFINE_string('input', None, 'FILE.npz, FILE.jsonl or a folder of PNGs.', required=True)
@@ -15,16 +16,20 @@ _OUTPUT = flags.DEFINE_string('output', None, 'FILE.jsonl or FILE.npz.', require
 _STREAM = flags.DEFINE_string('stream', None, 'Whose tasks; by default of every stream that reads such inputs.')
 _CHECKPOINT = flags.DEFINE_string('checkpoint', 'last', "'last', 'best' (on validation) or a step.")
 
+_MESH = flags.DEFINE_list('mesh', None, 'Axes of the mesh, e.g. data=2,fsdp=4; by default those of the training.')
+
 
 def main(argv: list[str]) -> None:
   """Reads, predicts, writes."""
   del argv
   prediction_io.check_output(_OUTPUT.value)
-  run = experiment.load_run(_WORKDIR.value)
+  cli.start()
+  run = experiment.load_run(_WORKDIR.value, cli.mesh(_MESH.value))
   inputs, names = prediction_io.read_inputs(_INPUT.value, run.streams, _STREAM.value)
   outputs = run.predict(run.restore(_CHECKPOINT.value), inputs, stream=_STREAM.value)
-  prediction_io.write_outputs(_OUTPUT.value, outputs, names)
-  print(f'{len(names)} predictions of {", ".join(outputs)}: {_OUTPUT.value}')
+  if hosts.is_first():
+    prediction_io.write_outputs(_OUTPUT.value, outputs, names)
+  cli.say(f'{len(names)} predictions of {", ".join(outputs)}: {_OUTPUT.value}')
 
 
 if __name__ == '__main__':

@@ -21,7 +21,7 @@ from mtjax import tree
 from mtjax.config import differences, to_dict
 from mtjax.data.streams import Stream
 from mtjax.objective import Objective, stream_key
-from mtjax.parallel import batch_sharding, host_rows, one_device, put_batch, replicated
+from mtjax.parallel import batch_sharding, host_rows, hosts, one_device, put_batch, put_everywhere, replicated
 from mtjax.prediction import Predictor
 from mtjax.training.checkpoints import Checkpoints, Damaged
 from mtjax.training.evaluation import Evaluator
@@ -68,7 +68,7 @@ class Run:
     restored = self.checkpoints.restore_latest(self._abstract) if self.checkpoints else None
     if restored is None:
       log.log(logging.DEBUG if quiet else logging.INFO, 'Fresh parameters from seed %d.', self.config['seed'])
-      return self._init_fn(jax.device_put(jax.random.key(self.config['seed']), replicated(self.mesh)))
+      return self._init_fn(put_everywhere(jax.random.key(self.config['seed']), self.mesh))
     state, data, _ = restored
     self._check_data(data)
     log.info('Restored step %d of %s.', int(state.step), self.workdir)
@@ -99,7 +99,9 @@ class Run:
     """
     started, writer = time.time(), None
     self._record(status='running', message='')
-    if self.workdir is not None and jax.process_index() == 0:
+    if self.workdir is not None and hosts.is_first():
+      _write_json(self.workdir / 'config.json', to_dict(self.config))  # the devices may be others than before
+    if self.workdir is not None and hosts.is_first():
       writer = MetricWriter(self.workdir, tensorboard=self.config['tensorboard'], resume_step=step)
     try:
       if self.workdir is not None and self._engines:
@@ -150,7 +152,7 @@ class Run:
     if device is not None and self.mesh.size > 1:
       raise ValueError(f'A run on {self.mesh.size} devices cannot be moved to one: build it with mesh=dict(data=1).')
     mesh = self.mesh if device is None else one_device(device)
-    key = jax.device_put(stream_key(jax.random.key(seed), 'train'), replicated(mesh))
+    key = put_everywhere(stream_key(jax.random.key(seed), 'train'), mesh)
     evaluator = self._evaluator.on(mesh)
     of = functools.cache(lambda stream: dataclasses.replace(stream, sampler=stream.sampler.with_seed(seed)))
     streams = {name: of(stream) for name, stream in self.streams.items()}
@@ -169,7 +171,7 @@ class Run:
       record: with a workdir, whether to write a line to its metrics.jsonl (once a step and split).
     """
     metrics, step = self._evaluator(eval_params(state), split), int(state.step)
-    if record and self.workdir is not None and jax.process_index() == 0:
+    if record and self.workdir is not None and hosts.is_first():
       lines = read_metrics(self.workdir)
       if not any(line['step'] == step and line.get('split') == split and 'eval/loss' in line for line in lines):
         with MetricWriter(self.workdir, tensorboard=self.config['tensorboard']) as writer:
@@ -209,21 +211,27 @@ class Run:
                        f'{[step for step in steps if step != int(checkpoint)]}.') from error
 
   def report(self, state: TrainState | None = None) -> pathlib.Path:
-    """Writes DIR/report.html; with `state`, sample predictions on the test split are drawn anew."""
+    """Writes DIR/report.html; with `state`, sample predictions on the test split are drawn anew.
+
+    All hosts predict, the first writes.
+    """
     from mtjax.studies.run_report import write_run_report  # plotting only when asked for
 
     if self.workdir is None:
       raise ValueError('A report is made of the files of a workdir, which this run has not: build(config, workdir).')
     samples = self.predictor.samples(eval_params(state)) if state is not None else None
+    if not hosts.is_first():
+      return self.workdir / 'report.html'
     if samples is not None:
       (self.workdir / 'samples.json').write_text(json.dumps(samples))
     return write_run_report(self.workdir, samples=samples)
 
   def batch(self, step: int) -> dict[str, Any]:
     """The training batch of a step, on the devices, as it goes into the objective."""
-    rows = {name: host_rows(stream.batch_size) for name, stream in self.streams.items()}
+    sharding = batch_sharding(self.mesh)
+    rows = {name: host_rows(stream.batch_size, sharding) for name, stream in self.streams.items()}
     batch = {name: stream.train_batch(step, rows[name]) for name, stream in self.streams.items()}
-    return put_batch(batch, batch_sharding(self.mesh))
+    return put_batch(batch, sharding)
 
   def describe(self) -> str:
     """What is printed at start: streams, tasks, parameters."""
@@ -271,18 +279,22 @@ class Run:
   # --- the workdir's files
 
   def _claim_workdir(self) -> None:
-    """Writes config.json, or refuses a workdir that holds another config (but for `profile`, which changes nothing)."""
+    """Writes config.json, or refuses a workdir that holds another config; the first host judges for all."""
+    hosts.same(to_dict(self.config), 'config')
+    hosts.on_first(self._claim, 'the workdir')
+    hosts.see(self.workdir / 'config.json')
+
+  def _claim(self) -> None:
     path = self.workdir / 'config.json'
     if path.exists():
-      changed = differences({**json.loads(path.read_text()), 'profile': {}}, {**self.config, 'profile': {}})
+      changed = differences(_result(json.loads(path.read_text())), _result(self.config))
       if changed:
         raise ValueError(f'{self.workdir} was made with another config. Use another workdir, or undo the difference in'
                          + ''.join(f'\n  {line}' for line in changed))
       return
-    if jax.process_index() == 0:
-      self.workdir.mkdir(parents=True, exist_ok=True)
-      _write_json(path, to_dict(self.config))
-      _write_json(self.workdir / 'data.json', self._data_description())
+    self.workdir.mkdir(parents=True, exist_ok=True)
+    _write_json(path, to_dict(self.config))
+    _write_json(self.workdir / 'data.json', self._data_description())
 
   def _data_description(self) -> dict[str, Any]:
     return {name: {'source': ', '.join(d.name for d in stream.data_sets.values()),
@@ -306,7 +318,7 @@ class Run:
     return json.loads(path.read_text()) if path and path.exists() else {}
 
   def _record(self, **fields: Any) -> None:
-    if self.workdir is None or jax.process_index() > 0:
+    if self.workdir is None or not hosts.is_first():
       return
     device = jax.devices()[0]
     learnt, _ = tree.partition(self._abstract_fn(0).params, self.stages[0].trainable)
@@ -326,6 +338,15 @@ class Run:
   def _last_metrics(self, split: str) -> dict[str, float]:
     lines = [line for line in read_metrics(self.workdir) if line.get('split') == split] if self.workdir else []
     return {k: v for k, v in lines[-1].items() if k.startswith('eval/')} if lines else {}
+
+
+# Fields of a config that do not decide what comes out: where a run is, and what is watched.
+BESIDE = ('mesh', 'sharding', 'distributed', 'profile')
+
+
+def _result(config: Mapping[str, Any]) -> dict[str, Any]:
+  """What decides the result: a run may go on on other devices than it began."""
+  return {field: value for field, value in to_dict(config).items() if field not in BESIDE}
 
 
 def seeded(config: Mapping[str, Any], seed: int) -> dict[str, Any]:

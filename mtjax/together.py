@@ -167,9 +167,9 @@ class _Block:
   def enter(self, index: int, first: int) -> None:
     """Begins to read the data of a stage, and compiles its step."""
     stages = [run.stages[index] for run in self.runs]
-    # Where runs keep all cores busy, a thread for each run's data takes from them more than it gives.
-    self._batches = [stage.batches(first, ahead=self._stacked) for stage in stages]
     self._sharding = batch_sharding(self.runs[0].mesh)
+    # Where runs keep all cores busy, a thread for each run's data takes from them more than it gives.
+    self._batches = [stage.batches(first, self._sharding, ahead=self._stacked) for stage in stages]
     if self._stacked:
       self._rng, self._update = jnp.stack([stage.rng for stage in stages]), _vmapped(stages[0].update)
     else:

@@ -23,6 +23,7 @@ def main(argv: list[str]) -> None:
   """Builds, trains, evaluates, reports."""
   del argv
   log = logging.getLogger('mtjax')
+  cli.start(_CONFIG.value.get('distributed'), stoppable=True)
   run = experiment.build(_CONFIG.value, _WORKDIR.value, cli.command())
   log.info('%s', run.describe())
   state = run.init()
@@ -33,10 +34,10 @@ def main(argv: list[str]) -> None:
       cli.write_report(run)  # the curves say how it came to that
     raise
   if not run.stopped:
-    print(cli.metrics_table({split: run.evaluate(state, split) for split in ('validation', 'test')}))
+    cli.say(cli.metrics_table({split: run.evaluate(state, split) for split in ('validation', 'test')}))
   if _REPORT.value:
     cli.write_report(run, state)
-  print(f'Run folder: {run.workdir}' + (' (stopped; the same command goes on)' if run.stopped else ''))
+  cli.say(f'Run folder: {run.workdir}' + (' (stopped; the same command goes on)' if run.stopped else ''))
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ from typing import Any
 from mtjax.data import paths
 from mtjax.data.streams import SPLITS
 from mtjax.data.tables import IN_MEMORY_BYTES, Table, add_formats, open_table
+from mtjax.parallel import hosts
 
 DEFAULT_SPLITS = {split: split for split in SPLITS}
 
@@ -40,6 +41,8 @@ def open_data_set(
 ) -> DataSet:
   """Prepares a TFDS builder where that has not been done, and opens its splits.
 
+  Of several hosts the first prepares, and the others then find it on a disk that they share, or do it too.
+
   Args:
     builder: a `tfds.core.DatasetBuilder` made with file_format='array_record'.
     splits: {'train', 'validation', 'test'} -> TFDS split expressions such as 'train[:90%]'; they must not overlap.
@@ -52,7 +55,8 @@ def open_data_set(
   name = builder.info.full_name
   if not sys.stderr.isatty():
     tfds.disable_progress_bar()
-  with paths.lock(pathlib.Path(builder.data_dir).parent / '.lock'):  # runs started together prepare it once
+  with hosts.first_goes_first(f'data set {name}'), \
+       paths.lock(pathlib.Path(builder.data_dir).parent / '.lock'):  # runs started together prepare it once
     builder.download_and_prepare()
     if not builder.info.splits:  # another process prepared it since this builder was made
       builder.info.read_from_directory(builder.data_dir)

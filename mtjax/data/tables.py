@@ -8,6 +8,7 @@ import functools
 import hashlib
 import os
 import pathlib
+import platform
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -225,6 +226,6 @@ def _write_cache(path: pathlib.Path | None, columns: Mapping[str, np.ndarray]) -
     else:
       return  # ragged arrays: not worth a format of their own
   if path is not None:
-    temporary = path.with_suffix(f'.{os.getpid()}.tmp.npz')
+    temporary = path.with_suffix(f'.{platform.node()}.{os.getpid()}.tmp.npz')
     np.savez(temporary, **flat)
     temporary.replace(path)

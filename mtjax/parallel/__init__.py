@@ -9,9 +9,10 @@ from mtjax.parallel.mesh import (
   make_mesh,
   one_device,
   put_batch,
+  put_everywhere,
   replicated,
 )
 from mtjax.parallel.rules import DEFAULT_RULES, partitions, shardings
 
 __all__ = ['AXES', 'DEFAULT_RULES', 'batch_parts', 'batch_sharding', 'by_rows', 'everywhere', 'gathered', 'host_rows',
-           'make_mesh', 'on', 'one_device', 'partitions', 'put_batch', 'replicated', 'shardings']
+           'make_mesh', 'on', 'one_device', 'partitions', 'put_batch', 'put_everywhere', 'replicated', 'shardings']

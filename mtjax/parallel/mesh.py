@@ -88,10 +88,19 @@ def batch_sharding(mesh: Mesh) -> Sharding:
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def host_rows(batch_size: int) -> slice:
-  """The rows of a global batch that this host holds: a contiguous part, in the order of the hosts."""
-  share = batch_size // jax.process_count()
-  return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+def host_rows(batch_size: int, sharding: Sharding) -> slice | np.ndarray:
+  """Which rows of a global batch this host reads: those that its devices hold.
+
+  Hosts that share rows (where `tensor` or `expert` reaches across them) read the same ones.
+
+  Args:
+    batch_size: rows over all hosts.
+    sharding: from `batch_sharding`.
+  """
+  if jax.process_count() == 1:
+    return slice(None)
+  parts = {part.indices(batch_size)[:2] for (part,) in sharding.addressable_devices_indices_map((batch_size,)).values()}
+  return np.concatenate([np.arange(*part) for part in sorted(parts)])
 
 
 def put_batch(batch: Any, sharding: Sharding) -> Any:
@@ -99,6 +108,20 @@ def put_batch(batch: Any, sharding: Sharding) -> Any:
   if jax.process_count() == 1:
     return jax.device_put(batch, sharding)
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+
+
+def put_everywhere(tree: Any, mesh: Mesh) -> Any:
+  """Arrays that all hosts have alike -> whole on every device of the mesh."""
+  sharding = replicated(mesh)
+  if jax.process_count() == 1:
+    return jax.device_put(tree, sharding)
+
+  def put(x):  # `jax.device_put` would compare the hosts' values, by a collective for each array
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+      return jax.random.wrap_key_data(put(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+    return jax.make_array_from_process_local_data(sharding, np.asarray(x))
+
+  return jax.tree.map(put, tree)
 
 
 def _mesh(devices: Sequence[jax.Device], shape: tuple[int, ...]) -> Mesh:

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from mtjax import cli
+from mtjax.parallel import distributed
 from mtjax.study.runner import Runner, load_study
 from mtjax.together import one_device_a_core
 
@@ -53,6 +54,9 @@ def main(argv: list[str]) -> None:
   options = parse(argv[1:])
   if options.cores:
     os.sched_setaffinity(0, options.cores)
+  if distributed.find() is not None:
+    raise ValueError('A study runs on one host. Give each host arms of its own (--arms=… on one workdir, e.g. as the '
+                     'elements of a SLURM array), then write the report by --report-only.')
   study, name = load_study(options.study), _name(options.study)
   one_device_a_core(len(options.seeds or study.seed_list()))
   runner = Runner(study, options.workdir, name=name, seeds=options.seeds, arms=options.arms, smoke=options.smoke,

@@ -5,7 +5,11 @@ Each is a folder of separate Orbax items: `params`, `opt_state`, `ema`, `gradien
 per array). Orbax writes into a
 temporary folder and renames it, so a killed run leaves a whole checkpoint or none. It does not notice damaged bytes in
 array data (tensorstore has no checksum there), so every array is summed on the device when saved and when restored.
+
+Of several hosts each writes and reads the parts that its devices hold, on a disk that all share. What one of them
+cannot read is damaged for all.
 """
+import json
 import logging
 import pathlib
 from collections.abc import Callable
@@ -16,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mtjax import tree
+from mtjax.parallel import hosts
 from mtjax.training.state import TrainState
 
 log = logging.getLogger('mtjax')
@@ -33,7 +38,10 @@ class Checkpoints:
   def __init__(self, directory: str | pathlib.Path, keep: int = 2):
     self.directory = pathlib.Path(directory).absolute()
     self.best: dict[str, float] | None = None  # {'step', 'value'}
-    options = ocp.CheckpointManagerOptions(preservation_policy=_LastAndBest(self, keep), cleanup_tmp_directories=True)
+    if hosts.count() > 1:
+      hosts.on_first(lambda: self.directory.mkdir(parents=True, exist_ok=True), 'the folder of checkpoints')
+    options = ocp.CheckpointManagerOptions(preservation_policy=_LastAndBest(self, keep), cleanup_tmp_directories=True,
+                                           **_between_hosts())
     self._manager = ocp.CheckpointManager(self.directory, options=options)
 
   @property
@@ -49,7 +57,7 @@ class Checkpoints:
       data, meta: JSON.
     """
     step = int(state.step)
-    if step in self._manager.all_steps():
+    if hosts.on_first(lambda: step in self._manager.all_steps(), 'the checkpoints that are there'):
       return
     items = _items(state)
     meta = {**meta, 'best': self.best, 'layout': _layout(state), 'checksums': _checksums(items)}
@@ -59,7 +67,7 @@ class Checkpoints:
 
   def meta(self, step: int) -> dict[str, Any]:
     """The `meta` item of a checkpoint."""
-    return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
+    return json.loads((self.directory / str(step) / 'meta' / 'metadata').read_text())
 
   def restore(self, step: int, abstract: Callable[[dict], TrainState]) -> tuple[TrainState, dict, dict]:
     """One checkpoint -> (state, data, meta).
@@ -72,25 +80,16 @@ class Checkpoints:
       Damaged: an array or file is missing, torn or altered.
       ValueError: the checkpoint is whole, but of another model.
     """
-    try:
-      meta = self.meta(step)
-      expected = meta['layout'], meta['checksums']
-    except Exception as error:
-      raise Damaged(f'its meta data cannot be read ({_first_line(error)})') from error
+    meta, *expected = _on_all(lambda: self._described(step), 'its meta data cannot be read ({})')
     target = abstract(meta)
     _check_layout(expected[0], _layout(target), step)
     items = _items(target)
-    try:
-      args = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
-      restored = self._manager.restore(step, args=ocp.args.Composite(**args, data=ocp.args.JsonRestore()))
-    except Exception as error:
-      raise Damaged(_first_line(error)) from error
-    arrays = {name: restored[name] for name in items}
+    arrays, data = _on_all(lambda: self._read(step, items), '{}')
     found = _checksums(arrays)
     wrong = [path for path in found if found[path] != expected[1].get(path)]
     if wrong:
       raise Damaged(f'the checksum of {wrong[0]!r} does not match')
-    return _replace_items(target, arrays), restored['data'], meta
+    return _replace_items(target, arrays), data, meta
 
   def restore_latest(self, abstract: Callable[[dict], TrainState]) -> tuple[TrainState, dict, dict] | None:
     """The newest good checkpoint, or None where there is none at all. Damaged ones are put aside, and said so.
@@ -98,7 +97,7 @@ class Checkpoints:
     Raises ValueError when there are checkpoints, but all are damaged.
     """
     damaged: dict[int, str] = {}
-    for step in reversed(self.steps):
+    for step in reversed(hosts.on_first(lambda: self.steps, 'the checkpoints that are there')):
       try:
         result = self.restore(step, abstract)
       except Damaged as error:
@@ -120,12 +119,26 @@ class Checkpoints:
     """Blocks until what was saved is on disk."""
     self._manager.wait_until_finished()
 
+  def _described(self, step: int) -> tuple[dict[str, Any], dict[str, str], dict[str, int]]:
+    """(meta, layout, checksums)."""
+    meta = self.meta(step)
+    return meta, meta['layout'], meta['checksums']
+
+  def _read(self, step: int, items: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(arrays, data), read item by item: the manager's own way has the hosts wait for one that has failed."""
+    folder = self.directory / str(step)
+    arrays = {name: ocp.StandardCheckpointHandler().restore(folder / name, args=ocp.args.StandardRestore(item))
+              for name, item in items.items()}
+    return arrays, json.loads((folder / 'data' / 'metadata').read_text())
+
   def _put_aside(self, step: int) -> None:
-    aside = self.directory.with_name('checkpoints.damaged')
-    if jax.process_index() == 0:
+    def move() -> None:
+      aside = self.directory.with_name('checkpoints.damaged')
       aside.mkdir(exist_ok=True)
       count = sum(1 for path in aside.iterdir() if path.name.split('.')[0] == str(step))
       (self.directory / str(step)).rename(aside / (f'{step}.{count}' if count else str(step)))
+
+    hosts.on_first(move, 'a damaged checkpoint')
     self._manager.reload()
 
 
@@ -146,6 +159,28 @@ class _LastAndBest:
     if self._checkpoints.best:
       kept.add(self._checkpoints.best['step'])
     return [step in kept for step in steps]
+
+
+def _between_hosts() -> dict[str, Any]:
+  """Options of the manager: hosts wait for each other by messages, since collectives of a thread would get among those
+  of the steps."""
+  if hosts.count() == 1:
+    return {}
+  options = ocp.options.MultiprocessingOptions(active_processes=set(range(hosts.count())))
+  return {'multiprocessing_options': options, 'create': False}
+
+
+def _on_all(read: Callable[[], Any], sentence: str) -> Any:
+  """`read()`; where it fails on one host, all raise Damaged with the error put into the sentence."""
+  result, cause, text = None, None, ''
+  try:
+    result = read()
+  except Exception as error:
+    cause, text = error, sentence.format(_first_line(error))
+  texts = [text for text in hosts.gather(text, 'reading a checkpoint') if text]
+  if texts:
+    raise Damaged(texts[0]) from cause
+  return result
 
 
 def _items(state: TrainState) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from mtjax.data.streams import Stream
 from mtjax.objective import Losses, Objective
-from mtjax.parallel import batch_sharding, everywhere, host_rows, put_batch, replicated
+from mtjax.parallel import batch_sharding, everywhere, host_rows, put_batch, put_everywhere
 
 
 class Evaluator:
@@ -67,11 +67,11 @@ class Evaluator:
     tasks = {n: t for n, t in self._objective.tasks.items() if t.stream == name}
     state = {'losses': Losses.zero(len(self._objective.tasks)),
              'metrics': {n: t.metrics.streaming.init() for n, t in tasks.items()}}
-    state = jax.device_put(state, replicated(self._mesh))
+    state = put_everywhere(state, self._mesh)
     collected = {n: t.metrics.collecting.init() for n, t in tasks.items()}
-    size = self._batch_size or stream.batch_size
-    for batch in stream.eval_batches(split, size, host_rows(size)):
-      state, chunks = self._step(params, put_batch(batch, batch_sharding(self._mesh)), state, stream=name)
+    size, sharding = self._batch_size or stream.batch_size, batch_sharding(self._mesh)
+    for batch in stream.eval_batches(split, size, host_rows(size, sharding)):
+      state, chunks = self._step(params, put_batch(batch, sharding), state, stream=name)
       for n, chunk in jax.device_get(chunks).items():
         collected[n] = tasks[n].metrics.collecting.merge(collected[n], chunk)
     return state, collected

@@ -7,6 +7,7 @@ does what an uninterrupted one does.
 import ctypes
 import dataclasses
 import logging
+import os
 import signal
 import sys
 import threading
@@ -16,10 +17,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 
 from mtjax.data.streams import Batches, Stream
-from mtjax.parallel import batch_sharding, host_rows, put_batch, replicated
+from mtjax.parallel import batch_sharding, host_rows, hosts, put_batch, put_everywhere
 from mtjax.training.checkpoints import Checkpoints
 from mtjax.training.engine import diagnostics
 from mtjax.training.gradients import Engine
@@ -71,9 +72,15 @@ class Stage:
     """Compiles `update`, once: the first `step` with arguments like these finds it compiled."""
     return compile_ahead(self.update, state, batch, self.rng, devices=mesh.size)
 
-  def batches(self, first: int, ahead: bool = True) -> Iterator[Any]:
-    """This host's training batches from step `first` on; `ahead`: made ahead of time, by a thread."""
-    rows = {name: host_rows(stream.batch_size) for name, stream in self.streams.items()}
+  def batches(self, first: int, sharding: Sharding, ahead: bool = True) -> Iterator[Any]:
+    """This host's training batches from step `first` on.
+
+    Args:
+      first: step.
+      sharding: how they will lie on the devices.
+      ahead: made ahead of time, by a thread.
+    """
+    rows = {name: host_rows(stream.batch_size, sharding) for name, stream in self.streams.items()}
     batches = Batches(self.streams, self.end, rows, self.validation)
     return batches.iterate(first) if ahead else (batches[step] for step in range(first, self.end))
 
@@ -118,10 +125,11 @@ class NonFiniteLoss(FloatingPointError):
 class StopRequest:
   """Turns SIGTERM and Ctrl-C into a flag that the loop reads between steps: `with StopRequest() as stop: … if stop: …`.
 
-  A second Ctrl-C interrupts at once.
+  A second Ctrl-C interrupts at once. Of several hosts one alone may be told to stop, and all have to stop after the
+  same step: JAX's coordination service, which sees SIGTERM itself, chooses it, and `after(step)` is then true on all.
 
   Attributes:
-    signal: name of the signal that came; None = none.
+    signal: name of the signal that came here; None = none.
   """
 
   def __init__(self):
@@ -129,8 +137,9 @@ class StopRequest:
     self._previous: dict[int, Any] = {}
 
   def __enter__(self) -> 'StopRequest':
+    numbers = (signal.SIGINT,) if hosts.count() > 1 else (signal.SIGTERM, signal.SIGINT)
     if threading.current_thread() is threading.main_thread():  # only there may handlers be set
-      self._previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+      self._previous = {number: signal.signal(number, self._on_signal) for number in numbers}
     return self
 
   def __exit__(self, *_) -> None:
@@ -144,6 +153,21 @@ class StopRequest:
     if self and number == signal.SIGINT:
       raise KeyboardInterrupt
     self.signal = signal.Signals(number).name
+    if hosts.count() > 1:
+      os.kill(os.getpid(), signal.SIGTERM)  # what the coordination service listens to
+
+  def after(self, step: int) -> bool:
+    """Whether to stop after this step: the same on all hosts, each of which asks after every step."""
+    if hosts.count() > 1 and jax.config.jax_enable_preemption_service:
+      from jax.experimental import multihost_utils  # here, because a run of one host needs none of it
+
+      return multihost_utils.reached_preemption_sync_point(step)
+    return bool(self)
+
+  @property
+  def why(self) -> str:
+    """What was asked for, for the log."""
+    return self.signal or 'SIGTERM'
 
 
 def train(
@@ -181,7 +205,8 @@ def train(
   """
   keeper = Keeper(settings, task_names, mesh, writer, checkpoints, data_state, meter)
   total, trace = stages[-1].end, trace or Trace({}, None)
-  with StopRequest() as stop, progress(total, initial=int(state.step)) as bar, trace:
+  with StopRequest() as stop, trace, \
+       progress(total, initial=int(state.step), enabled=None if hosts.is_first() else False) as bar:
     for index, stage in enumerate(stages):
       if int(state.step) >= stage.end:
         continue
@@ -192,8 +217,8 @@ def train(
         state = stage.enter(state)
 
       # --- data, from the position that the step says
-      first = int(state.step)
-      batches, sharding = stage.batches(first), batch_sharding(mesh)
+      first, sharding = int(state.step), batch_sharding(mesh)
+      batches = stage.batches(first, sharding)
       keeper.start_clock(first)
 
       # --- the loop
@@ -210,12 +235,12 @@ def train(
           jax.block_until_ready(state)  # or else the clock would count it among the steps that follow
           return_memory()
           keeper.start_clock(step)
-        stopping = bool(stop)
+        stopping = stop.after(step)
         if settings.due(step, stage, stopping):
           state = keeper(state, stage, index, step, stopping)
           bar.set_postfix(keeper.losses, refresh=False)
         if stopping:
-          log.warning('%s: stopped at step %d. The same command goes on from there.', stop.signal, step)
+          log.warning('%s: stopped at step %d. The same command goes on from there.', stop.why, step)
           return state, keeper.metrics, True
   return state, keeper.metrics, False
 
@@ -296,7 +321,7 @@ def _read_window(state: TrainState, names: Sequence[str], weights: np.ndarray, m
   values['train/grad_norm'] = float(window.grad_norm / max(window.steps, 1))
   if window.diagnostics:
     values |= diagnostics.report(window.diagnostics, list(names))
-  return values, state.replace(window=jax.device_put(jax.tree.map(np.zeros_like, window), replicated(mesh)))
+  return values, state.replace(window=put_everywhere(jax.tree.map(np.zeros_like, window), mesh))
 
 
 def _check_finite(state: TrainState, names: Sequence[str], checkpoints: Checkpoints | None,
