@@ -185,7 +185,8 @@ def test_declarations(name, tmp_path):
     columns = set(builder.info.features) | set(cls.FORMAT)
     inputs = {cls.INPUTS} if isinstance(cls.INPUTS, str) else set(cls.INPUTS)
     assert inputs <= columns
-    assert all(format['column'] in builder.info.features for format in cls.FORMAT.values())
+    for read in (format['column'] for format in cls.FORMAT.values()):
+      assert ({read} if isinstance(read, str) else set(read)) <= set(builder.info.features)
     assert builder.name == f'mt_{name}' and cls.CITATION and cls.LICENCE and builder.info.description
     for column in builder.info.features:
       assert not column.endswith('_mask') or column.removesuffix('_mask') in builder.info.features
