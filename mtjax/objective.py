@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from mtjax import tree
 from mtjax.autodiff.sinks import apply_with_sinks
 from mtjax.context import Ctx, Features
 from mtjax.parallel import on
@@ -92,7 +93,8 @@ class Objective:
       for task in self._tasks_of(stream):
         variables = task.head.init(stream_key(rng, f'heads/{task.name}'), features)
         heads[task.name] = _parameters(variables, task.head)
-    return {'encoder': encoder, 'heads': {name: heads[name] for name in self.tasks}}
+    # Without the parts that have no parameters, as `tree.merge` leaves them after the first update.
+    return tree.merge({'encoder': encoder, 'heads': {name: heads[name] for name in self.tasks}})
 
   def __call__(self, params: Params, batch: Mapping[str, Mapping[str, jax.Array]], rng: jax.Array, step: Any) -> Losses:
     """The losses of a training batch {stream: {column: array}}; dropout is on, drawn from `rng` at `step`."""

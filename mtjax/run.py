@@ -269,6 +269,10 @@ class Run:
         found[stage.name] = stage.engine.facts(shapes, example)
     return found
 
+  def abstract_state(self, stage: int = 0) -> TrainState:
+    """The state of a stage as shapes that know where they lie; nothing is computed."""
+    return self._abstract_fn(stage)
+
   def _abstract(self, meta: Mapping[str, Any]) -> TrainState:
     shapes = self._abstract_fn(meta['stage'])
     if self.mesh.size > 1:

@@ -1,7 +1,7 @@
 r"""Transformers on noise, for timing and planning: a ViT and a GPT-2, in the published sizes and in small.
 
 python -m mtjax.train --config=experiments/benchmarks/transformers.py:decoder_125m,dtype=bfloat16 --workdir=runs/decoder
-  variants: vit_b16, decoder_125m (a GPU); vit_small, decoder_small (seconds on a CPU)
+  variants: vit_b16, decoder_125m (a GPU); decoder_1b (1.3B parameters: many); vit_small, decoder_small (a CPU)
 Expected: nothing is learnt from noise; the report's table of speed is what it is for.
 """
 from experiments.benchmarks import noise
@@ -17,6 +17,9 @@ MODELS = {
   'decoder_125m': dict(
     data='tokens_2048', rows=16,
     encoder=dict(name='gpt2', vocab_size=50257, width=768, depth=12, heads=12, max_length=2048)),
+  'decoder_1b': dict(
+    data='tokens_2048', rows=8,
+    encoder=dict(name='gpt2', vocab_size=50257, width=2048, depth=24, heads=16, max_length=2048)),
   'decoder_small': dict(
     data='tokens_128', rows=8,
     encoder=dict(name='gpt2', vocab_size=512, width=128, depth=4, heads=4, max_length=128)),

@@ -45,10 +45,11 @@ class Compilations(logging.Handler):
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-  """(run of a text encoder on two devices, its workdir, what was compiled)."""
+  """(run of a language model on two devices, its workdir, what was compiled). Its head has no parameters."""
   folder = tmp_path_factory.mktemp('speed')
-  encoder = dict(name='byte_transformer', width=16, depth=1, heads=2, max_length=16)
-  run = experiment.build(toy.config(data=TEXT, tasks=TASKS, encoder=encoder, mesh=dict(data=2)), folder)
+  encoder = dict(name='gpt2', vocab_size=259, width=16, depth=1, heads=2, max_length=16, pad_id=0)
+  tasks = {'next': dict(label='tokens', head=dict(name='language_model', vocab_size=259, tie=True))}
+  run = experiment.build(toy.config(data=TEXT, tasks=tasks, encoder=encoder, mesh=dict(data=2)), folder)
   with Compilations() as compiled:
     run.train(run.init())
   return run, folder, compiled.names
