@@ -17,11 +17,13 @@ ENCODERS = {'vit': dict(name='vit', patch=4, width=16, depth=1, heads=2, hidden=
             'convnet': dict(name='convnet', width=8, depths=(1,), groups=4)}
 AGGREGATORS = {'joint': {}, 'per task': dict(name='upgrad')}
 HALF = dict(compute='bfloat16')
+# A product is off by 2^-8 at most, on average by far less; over thirty steps of Adam that may add up to a few per cent of
+# a batch's loss, of which training takes a third.
+CLOSE = dict(rtol=0.05)
 
 
 def config(encoder='vit', aggregator='joint', **fields):
-  return toy.config(encoder=ENCODERS[encoder], aggregator=AGGREGATORS[aggregator], optimizer=dict(name='adam', lr=1e-2),
-                    **fields)
+  return toy.config(encoder=ENCODERS[encoder], aggregator=AGGREGATORS[aggregator], **fields)
 
 
 # --- the field
@@ -162,10 +164,9 @@ def steps(config, num=30):
 def test_a_run_in_bfloat16_learns_as_one_in_float32(encoder, aggregator):
   exact, _ = steps(config(encoder, aggregator))
   rough, state = steps(config(encoder, aggregator, precision=HALF))
-  assert exact[-5:, 0].mean() < 0.9 * exact[:3, 0].mean()
+  assert exact[-5:].sum(1).mean() < exact[:3].sum(1).mean() - 0.1
   assert np.abs(rough - exact).max() > 1e-6
-  # A product is off by 2^-8 at most, on average by far less; thirty steps on the losses may differ by a few per cent.
-  np.testing.assert_allclose(rough, exact, rtol=0.05)
+  np.testing.assert_allclose(rough, exact, **CLOSE)
   kept = {leaf.dtype for leaf in jax.tree.leaves((state.params, state.opt_state, state.ema))}
   assert kept <= {jnp.dtype('float32'), jnp.dtype('int32')}
 
@@ -173,7 +174,7 @@ def test_a_run_in_bfloat16_learns_as_one_in_float32(encoder, aggregator):
 def test_parameters_in_bfloat16_with_moments_and_averages_in_float32():
   exact, _ = steps(config())
   rough, state = steps(config(ema=0.9, precision=dict(HALF, params='bfloat16')))
-  np.testing.assert_allclose(rough, exact, rtol=0.05)
+  np.testing.assert_allclose(rough, exact, **CLOSE)
   assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype('bfloat16')}
   assert {leaf.dtype for leaf in jax.tree.leaves((state.opt_state, state.ema)) if leaf.ndim} == {jnp.dtype('float32')}
   with pytest.raises(ValueError, match="'precision.params' must be 'float32'"):
