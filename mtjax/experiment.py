@@ -19,10 +19,11 @@ import numpy as np
 from mtjax import tree
 from mtjax.config import check_keys, did_you_mean, keywords, to_dict
 from mtjax.data import configure
-from mtjax.data.streams import Stream, labels_of
+from mtjax.data.streams import Stream, check_multiple, labels_of
 from mtjax.metrics.collection import Collection
 from mtjax.objective import Objective, stream_key
 from mtjax.parallel import batch_parts, distributed, hosts, make_mesh, partitions, put_everywhere, rules, shardings
+from mtjax.precision import Precision, widen
 from mtjax.registries import CHECKPOINTS, ENCODERS, FORMATS, HEADS, LOSSES, METRICS, SOURCES
 from mtjax.run import Run
 from mtjax.tasks import Task
@@ -75,6 +76,11 @@ def default_config() -> ml_collections.ConfigDict:
   sharding: list of (pattern, axes), tried before the default rules; see `mtjax.parallel.rules`.
   distributed: how the processes of several hosts find each other, see `mtjax.parallel.distributed`; None = from the
     environment. It, `mesh` and `sharding` may be others when a run goes on.
+  precision: dict(compute='float32', params='float32', reductions='float32'); the first two may be 'bfloat16', see
+    `mtjax.precision`.
+  remat: which activations of the encoder's layers are kept for the backward pass, the rest being computed again: 'none'
+    (keep all), 'full' (none), 'dots', 'dots_with_no_batch_dims', 'save_attention_out', see `mtjax.encoders.stack`. An
+    encoder that says `remat` (or `dtype`) itself has the last word.
   tensorboard: whether to write its events too (extra `tensorboard`).
   profile: dict(start, steps): updates traced by JAX's profiler, into DIR/profile; {} = none. A run that goes on may
     have another one.
@@ -100,6 +106,8 @@ def default_config() -> ml_collections.ConfigDict:
     'mesh': {'data': -1},
     'sharding': (),
     'distributed': None,
+    'precision': {'compute': 'float32', 'params': 'float32', 'reductions': 'float32'},
+    'remat': 'none',
     'tensorboard': True,
     'profile': {},
   })
@@ -124,7 +132,8 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   data = configure.complete(config['data'])
   factory = configure.StreamFactory(SOURCES, FORMATS, batch_parts(mesh))
   streams = factory(data, _labels(config['tasks'], data['streams']))
-  tasks = {name: _task(name, spec, streams) for name, spec in config['tasks'].items()}
+  precision = Precision.make(config['precision'])
+  tasks = {name: _task(name, spec, streams, precision) for name, spec in config['tasks'].items()}
   specs = config['stages'] or [{'name': 'train', 'steps': config['steps']}]
   stage_streams = [_stage_streams(i, spec, config, factory, streams) for i, spec in enumerate(specs)]
   for group in (streams, *stage_streams):
@@ -135,7 +144,7 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   inputs = {name: stream.inputs for group in (*stage_streams, streams) for name, stream in group.items()}
   rows = {name: stream.most_rows for group in (*stage_streams, streams) for name, stream in group.items()
           if stream.mixture}
-  encoder, weights = _encoder(config['encoder'])
+  encoder, weights = _encoder(config['encoder'], precision, config['remat'])
   objective = Objective(encoder, tasks, inputs, rows, mesh if mesh.size > 1 else None)
 
   rng = put_everywhere(jax.random.key(config['seed']), mesh)
@@ -145,7 +154,7 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   def init_params(rng, weights=None):
     zeros = jax.tree.map(lambda spec: jnp.zeros(*spec), blank, is_leaf=lambda x: isinstance(x, tuple))
     params = objective.init(stream_key(rng, 'params'), zeros)
-    return params if weights is None else {**params, 'encoder': weights}
+    return precision.store(params if weights is None else {**params, 'encoder': weights})
 
   shapes = jax.eval_shape(init_params, rng)
   if weights is not None:
@@ -187,7 +196,7 @@ def _complete(config: Any) -> dict[str, Any]:
   given, defaults = to_dict(config), to_dict(default_config())
   check_keys(given, defaults, '')
   config = defaults | given
-  for field in ('optimizer', 'best', 'mesh', 'aggregator', 'sharpness', 'gradients'):
+  for field in ('optimizer', 'best', 'mesh', 'aggregator', 'sharpness', 'gradients', 'precision'):
     if not isinstance(config[field], dict):
       raise ValueError(f"'{field}' must be a dict, got {config[field]!r}.")
   for field in ('log_every', 'eval_every', 'checkpoint_every', 'keep_checkpoints', 'steps'):
@@ -207,11 +216,20 @@ def _complete(config: Any) -> dict[str, Any]:
   return config
 
 
-def _encoder(spec: Mapping[str, Any]) -> tuple[Any, Any]:
+def _encoder(spec: Mapping[str, Any], precision: Precision, remat: str) -> tuple[Any, Any]:
   """(the encoder, the weights that it begins with; None = fresh ones)."""
   spec = {'name': spec} if isinstance(spec, str) else dict(spec)
-  if spec.get('name') not in CHECKPOINTS:
-    return ENCODERS.build(spec, 'encoder'), None
+  encoder, weights = _pretrained(spec) if spec.get('name') in CHECKPOINTS else (ENCODERS.build(spec, 'encoder'), None)
+  encoder = precision.apply(encoder, spec, 'encoder', required=True)
+  if remat != 'none' and 'remat' not in spec:
+    if 'remat' not in type(encoder).__dataclass_fields__:
+      raise ValueError(f"'remat' is {remat!r}, but {type(encoder).__name__} has no field `remat`; leave it at 'none'.")
+    encoder = encoder.clone(remat=remat)
+  return encoder, weights
+
+
+def _pretrained(spec: Mapping[str, Any]) -> tuple[Any, Any]:
+  """(encoder, weights) of a checkpoint."""
   from mtjax.interop import tokenizers  # here, because `import mtjax` stays light
 
   if 'directory' not in spec:
@@ -238,7 +256,7 @@ def _labels(tasks: Mapping[str, Any], streams: Mapping[str, Any]) -> dict[str, t
     check_keys(spec, _TASK_KEYS, f'tasks.{name}')
     if 'label' not in spec or 'head' not in spec:
       raise ValueError(f"'tasks.{name}' needs a label (a column of its stream) and a head.")
-    metrics = _metrics(_head(spec['head'], f'tasks.{name}.head'), spec, f'tasks.{name}.metrics')
+    metrics = _metrics(_head(spec['head'], f'tasks.{name}.head', Precision()), spec, f'tasks.{name}.metrics')
     labels[_stream_of(name, spec, streams)] |= {spec['label'], *metrics.columns}
   return {name: tuple(sorted(columns)) for name, columns in labels.items()}
 
@@ -267,10 +285,10 @@ def _stream_of(name: str, spec: Mapping[str, Any], streams: Mapping[str, Any]) -
   return stream
 
 
-def _task(name: str, spec: Mapping[str, Any], streams: Mapping[str, Stream]) -> Task:
+def _task(name: str, spec: Mapping[str, Any], streams: Mapping[str, Stream], precision: Precision) -> Task:
   where = f'tasks.{name}'
   stream = streams[_stream_of(name, spec, streams)]
-  head = _head(spec['head'], f'{where}.head')
+  head = _head(spec['head'], f'{where}.head', precision)
   loss = spec.get('loss') or getattr(head, 'default_loss', None)
   if loss is None:
     raise ValueError(f"'{where}.loss' must be given: {type(head).__name__} has no default_loss. "
@@ -288,11 +306,11 @@ def _task(name: str, spec: Mapping[str, Any], streams: Mapping[str, Stream]) -> 
               float(weight), row_id)
 
 
-def _head(spec: Any, where: str) -> Any:
+def _head(spec: Any, where: str, precision: Precision) -> Any:
   """A head, which may hold another one."""
   spec = {'name': spec} if isinstance(spec, str) else dict(spec)
-  inner = {'head': _head(spec.pop('head'), f'{where}.head')} if 'head' in spec else {}
-  return HEADS.build(spec, where, **inner)
+  inner = {'head': _head(spec.pop('head'), f'{where}.head', precision)} if 'head' in spec else {}
+  return precision.apply(HEADS.build(spec, where, **inner), spec, where)
 
 
 def _metrics(head: Any, spec: Mapping[str, Any], where: str) -> Collection:
@@ -375,10 +393,17 @@ def _stage(spec, config, start, streams, objective, shapes, mesh, split, rng, ev
   epoch = max(-(-stream.num_rows('train') // stream.batch_size) for stream in streams.values())
   engine = make_engine(objective, **fields, trainable=trainable, weights=weights, schedule=schedule,
                        steps_per_epoch=epoch)
-  update = make_train_step(objective, tx, trainable, weights, ema, engine)
+  accumulate = fields['gradients'].get('accumulate', 1)
+  for name, stream in streams.items():
+    check_multiple(stream.batch_size, accumulate * batch_parts(mesh), 'data.batch_size',
+                   f"parts of '{name}' ('gradients.accumulate' = {accumulate}, on {batch_parts(mesh)} devices)")
+  if fields['sharpness'] and config['precision'].get('params') == 'bfloat16':
+    raise ValueError("'sharpness' looks at parameters nearer than bfloat16 can tell apart; 'precision.params' must be "
+                     "'float32' with it.")
+  update = make_train_step(objective, tx, trainable, weights, ema, engine, accumulate)
 
   def begin(params, step=0, old_ema=None):
-    gradients = engine.init(params, example) if engine is not None else None
+    gradients = engine.init(widen(params), example) if engine is not None else None
     affinity = engine is not None and engine.options.affinity_every > 0
     return init_state(params, tx, trainable, len(weights), ema, step, old_ema, gradients, affinity)
 

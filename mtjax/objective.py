@@ -14,6 +14,7 @@ from mtjax import tree
 from mtjax.autodiff.sinks import apply_with_sinks
 from mtjax.context import Ctx, Features
 from mtjax.parallel import on
+from mtjax.precision import widen
 from mtjax.tasks import Task
 
 Params = dict[str, Any]
@@ -190,13 +191,14 @@ class Objective:
   def encode(self, params, inputs, *, ctx=None, rng=None, train=False) -> Features:
     """The encoder alone."""
     rngs = {'dropout': stream_key(rng, 'encoder')} if rng is not None else None
+    params = widen(params.get('encoder', {}))
     with on(self._mesh):
-      return self.encoder.apply({'params': params.get('encoder', {})}, inputs, ctx=ctx, train=train, rngs=rngs)
+      return self.encoder.apply({'params': params}, inputs, ctx=ctx, train=train, rngs=rngs)
 
   def head(self, params, task: Task, features: Features, batch=None, *, rng=None, train=False) -> jax.Array:
     """One head alone."""
     rngs = {'dropout': stream_key(rng, task.name)} if rng is not None else None
-    own = params.get('heads', {}).get(task.name, {})  # a part without parameters has no place in the tree
+    own = widen(params.get('heads', {}).get(task.name, {}))  # a part without parameters has no place in the tree
     return task.head.apply({'params': own}, features, batch, train=train, rngs=rngs)
 
   def stream_inputs(self, stream: str, columns: Mapping[str, jax.Array]) -> Any:

@@ -30,7 +30,7 @@ LAYERS = [
   {'data'},
   {'parallel'},
   {'autodiff'},
-  {'config', 'context', 'tree', 'papers'},
+  {'config', 'context', 'tree', 'papers', 'precision'},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(path for path in PACKAGE.rglob('*.py') if path != PACKAGE / '__init__.py')

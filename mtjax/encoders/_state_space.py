@@ -15,8 +15,10 @@ from jax.typing import DTypeLike
 
 from mtjax.context import Ctx, Features
 from mtjax.encoders import _checks
+from mtjax.encoders._text import vocabulary_logits
 from mtjax.encoders.causal_conv import last_index
 from mtjax.encoders.embed import Embed
+from mtjax.encoders.stack import check_remat, rematerialise
 from mtjax.parallel import by_rows
 
 State = dict[str, Any]
@@ -56,13 +58,14 @@ class StateSpaceModel(nn.Module):
   tie: bool = True
   dropout_rate: float = 0.0
   chunk: int = 32
-  remat: bool = False
+  remat: bool | str = False
   dtype: DTypeLike = jnp.float32
 
   def __post_init__(self):
     super().__post_init__()
     _checks.sizes(self, 'vocab_size', 'width', 'depth', 'state_size', 'conv_width', 'expand', 'chunk')
     _checks.rate(self)
+    check_remat(self)
     _checks.choice(self, 'pool', ('last', 'mean'))
 
   def mixer(self) -> Callable[..., nn.Module]:
@@ -70,7 +73,7 @@ class StateSpaceModel(nn.Module):
     raise NotImplementedError
 
   def setup(self):
-    self.embed = Embed(self.vocab_size, self.width, embedding_init=nn.initializers.normal(0.02))
+    self.embed = Embed(self.vocab_size, self.width, dtype=jnp.float32, embedding_init=nn.initializers.normal(0.02))
     self.block = [Block(self.mixer(), self.eps, self.dropout_rate) for _ in range(self.depth)]
     self.norm = nn.RMSNorm(self.eps, dtype=jnp.float32)
     if self.logits and not self.tie:
@@ -110,7 +113,7 @@ class StateSpaceModel(nn.Module):
     def call(block, x, mask, segments, state, ctx):
       return by_rows(block(by_rows(x), mask, segments, state, keep_state=keep_state, ctx=ctx, train=train))
 
-    run, after = (nn.remat(call) if self.remat else call), {}
+    run, after = rematerialise(call, self.remat), {}
     for i, block in enumerate(self.block):
       name = f'block_{i}'
       x, after[name] = run(block, x, mask, segments, None if state is None else state[name], ctx)
@@ -147,8 +150,7 @@ class StateSpaceModel(nn.Module):
 
   def _logits(self, tokens):
     if self.tie:
-      return jnp.einsum('bld,vd->blv', tokens.astype(self.dtype), self.embed.embedding.astype(self.dtype)).astype(
-        jnp.float32)
+      return vocabulary_logits(tokens.astype(self.dtype), self.embed.embedding)
     return self.lm_head(tokens).astype(jnp.float32)
 
 

@@ -15,6 +15,7 @@ from mtjax.config import did_you_mean
 from mtjax.encoders.chunked_attention import UNSEEN, chunked_attention
 from mtjax.encoders.masks import check_bias
 from mtjax.encoders.masks import seen as seen_keys
+from mtjax.encoders.stack import name_attention_out
 
 IMPLEMENTATIONS = ('auto', 'xla', 'chunked', 'cudnn')
 LONG = 1024  # queries and keys from which chunks are faster on a CPU, too
@@ -54,10 +55,10 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array |
     fused = jax.default_backend() == 'gpu' and not _unfit_for_cudnn(query)
     implementation = 'cudnn' if fused else 'chunked' if min(shape[2:]) >= LONG else 'xla'
   if implementation == 'cudnn':
-    return _cudnn(query, key, value, bias, seen, scale, positions is None)
+    return name_attention_out(_cudnn(query, key, value, bias, seen, scale, positions is None))
   if implementation == 'chunked':
     return chunked_attention(query, key, value, bias, seen, float(scale), chunk)
-  return _xla(query, key, value, bias, seen, scale)
+  return name_attention_out(_xla(query, key, value, bias, seen, scale))
 
 
 def _xla(query, key, value, bias, seen, scale):

@@ -107,13 +107,13 @@ class BERT(nn.Module):
   @nn.compact
   def __call__(self, inputs: Any, *, ctx: Ctx | None = None, train: bool = False) -> Features:
     text = read_text(self, inputs, ctx)
-    embed = Embed(self.vocab_size, self.width, dtype=self.dtype, embedding_init=INIT, name='embed')
+    embed = Embed(self.vocab_size, self.width, dtype=jnp.float32, embedding_init=INIT, name='embed')
     pos_embed = self.param('pos_embed', INIT, (self.max_length, self.width))
     type_embed = self.param('type_embed', INIT, (self.types, self.width))
     length = text.tokens.shape[1]
     positions = jnp.arange(length)[None] if text.positions is None else text.positions
     types = jnp.zeros((1, 1), jnp.int32) if text.token_types is None else text.token_types
-    x = (embed(text.tokens) + jnp.take(pos_embed, positions, axis=0).astype(self.dtype)
+    x = (embed(text.tokens).astype(self.dtype) + jnp.take(pos_embed, positions, axis=0).astype(self.dtype)
          + jnp.take(type_embed, types, axis=0).astype(self.dtype))
     x = layer_norm(x, 'embed_norm', self.norm_eps).astype(self.dtype)
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)

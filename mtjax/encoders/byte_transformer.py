@@ -60,7 +60,7 @@ class ByteTransformer(nn.Module):
     inputs = jnp.asarray(inputs)
     _checks.tokens(self, inputs, self.max_length)
     mask = inputs > 0
-    x = Embed(self.vocab_size, self.width, dtype=self.dtype, name='embed')(inputs)
+    x = Embed(self.vocab_size, self.width, dtype=jnp.float32, name='embed')(inputs).astype(self.dtype)
     pos_embed = self.param('pos_embed', nn.initializers.normal(self.width**-0.5), (self.max_length, self.width))
     x = x + pos_embed[None, : x.shape[1]].astype(x.dtype)
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)

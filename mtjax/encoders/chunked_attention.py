@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from mtjax.encoders.masks import Seen
+from mtjax.encoders.stack import name_attention_out
 
 UNSEEN = -1e9  # finite: a query that sees no key stays free of NaN
 
@@ -52,7 +53,8 @@ def _forward(query, key, value, bias, seen, scale, chunk):
   shape = (rows, groups, repeats, queries)
   start = (jnp.full(shape, -jnp.inf), jnp.zeros(shape), jnp.zeros((*shape, size)))
   (largest, total, out), _ = jax.lax.scan(step, start, jnp.arange(chunks))
-  out = out / total[..., None]
+  # Named where they are made: with the policy that keeps them, no chunk is gone through again before the backward pass.
+  largest, total, out = name_attention_out((largest, total, out / total[..., None]))
   merged = out.transpose(0, 3, 1, 2, 4).reshape(rows, queries, groups * repeats, size).astype(value.dtype)
   return merged, (largest, total, out)
 

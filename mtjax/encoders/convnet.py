@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 from mtjax.context import Ctx, Features
 from mtjax.encoders import _checks
 from mtjax.encoders.layers import as_float_image
-from mtjax.encoders.stack import run_block
+from mtjax.encoders.stack import check_remat, run_block
 
 
 class Block(nn.Module):
@@ -53,7 +53,7 @@ class Stage(nn.Module):
   stride: int
   groups: int
   dropout_rate: float
-  remat: bool
+  remat: bool | str
   dtype: DTypeLike
 
   @nn.compact
@@ -78,7 +78,7 @@ class ConvNet(nn.Module):
     groups: of channels that are normalised together; it divides the width.
     stem_stride: of the first convolution; 1 suits small images.
     dropout_rate: on every residual branch, in training.
-    remat: compute a block's activations again in the backward pass, to save memory.
+    remat: compute a block's activations again in the backward pass, to save memory; or a name of `stack.POLICIES`.
     dtype: of the convolutions; norms and sums are float32.
   """
   width: int = 32
@@ -86,7 +86,7 @@ class ConvNet(nn.Module):
   groups: int = 8
   stem_stride: int = 1
   dropout_rate: float = 0.0
-  remat: bool = False
+  remat: bool | str = False
   dtype: DTypeLike = jnp.float32
 
   def __post_init__(self):
@@ -94,6 +94,7 @@ class ConvNet(nn.Module):
     _checks.sizes(self, 'width', 'depths', 'groups', 'stem_stride')
     _checks.divides(self, 'groups', of='width')
     _checks.rate(self)
+    check_remat(self)
 
   @nn.compact
   def __call__(self, inputs: jax.Array, *, ctx: Ctx | None = None, train: bool = False) -> Features:

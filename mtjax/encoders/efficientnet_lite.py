@@ -29,6 +29,7 @@ from jax.typing import DTypeLike
 from mtjax import tree
 from mtjax.context import Ctx, Features
 from mtjax.encoders import _checks
+from mtjax.encoders.stack import check_remat, rematerialise
 from mtjax.parallel import by_rows
 
 VARIANTS = {'lite0': (1.0, 1.0), 'lite1': (1.0, 1.1), 'lite2': (1.1, 1.2), 'lite3': (1.2, 1.4), 'lite4': (1.4, 1.8)}
@@ -79,15 +80,15 @@ class Stage(nn.Module):
   kernel: int
   stride: int
   expansion: int
-  remat: bool
+  remat: bool | str
   dtype: DTypeLike
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    block = nn.remat(Block) if self.remat else Block
+    run = rematerialise(lambda block, x: block(x), self.remat)
     for j in range(self.depth):
-      layer = block(self.channels, self.kernel, 1 if j else self.stride, self.expansion, self.dtype, name=f'block_{j}')
-      x = by_rows(layer(by_rows(x)))
+      block = Block(self.channels, self.kernel, 1 if j else self.stride, self.expansion, self.dtype, name=f'block_{j}')
+      x = by_rows(run(block, by_rows(x)))
     return x
 
 
@@ -104,19 +105,20 @@ class EfficientNetLite(nn.Module):
     variant: 'lite0' … 'lite4'.
     classes: outputs of the classifier; None = there is none.
     dropout_rate: on pooled, in training (published: 0.2 for lite0 and lite1, else 0.3).
-    remat: compute a block's activations again in the backward pass, to save memory.
+    remat: compute a block's activations again in the backward pass, to save memory; or a name of `stack.POLICIES`.
     dtype: of the convolutions.
   """
   variant: str = 'lite0'
   classes: int | None = None
   dropout_rate: float = 0.0
-  remat: bool = False
+  remat: bool | str = False
   dtype: DTypeLike = jnp.float32
 
   def __post_init__(self):
     super().__post_init__()
     _checks.choice(self, 'variant', list(VARIANTS))
     _checks.rate(self)
+    check_remat(self)
     if self.classes is not None:
       _checks.sizes(self, 'classes')
 

@@ -112,10 +112,11 @@ class GPT2(nn.Module):
       positions = text.positions
     else:
       positions = jnp.arange(length)[None] if mask is None else count_positions(mask)
-    embed = Embed(self.vocab_size, self.width, dtype=self.dtype, embedding_init=INIT, name='embed')
+    embed = Embed(self.vocab_size, self.width, dtype=jnp.float32, embedding_init=INIT, name='embed')
     pos_embed = self.param('pos_embed', INIT, (self.max_length, self.width))
     # Padding at the beginning of a cache would have the position -1.
-    x = embed(text.tokens) + jnp.take(pos_embed, jnp.maximum(positions, 0), axis=0).astype(self.dtype)
+    places = jnp.take(pos_embed, jnp.maximum(positions, 0), axis=0)
+    x = embed(text.tokens).astype(self.dtype) + places.astype(self.dtype)
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
     blocks = [TransformerBlock(self.heads, self.hidden or 4 * self.width, self.dropout_rate, self.dtype,
                                self.activation, self.norm_eps, True, self.implementation, name=f'block_{i}')

@@ -1,7 +1,8 @@
 """What the encoders are made of: attention, the transformer block, and pixels as floats.
 
 Shapes: B rows, L tokens, D width, H heads, G key heads, K numbers a head, F hidden.
-Products of matrices run in the module's `dtype`; parameters, norms and softmax are float32.
+Products of matrices run in the module's `dtype`; parameters, norms and softmax are float32. Tables are looked up in
+float32 and their rows cast, so that what the occurrences of a token add to the gradient is summed in float32, too.
 """
 from collections.abc import Callable
 

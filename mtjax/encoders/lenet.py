@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 from mtjax.context import Ctx, Features
 from mtjax.encoders import _checks
 from mtjax.encoders.layers import as_float_image
+from mtjax.encoders.stack import check_remat, rematerialise
 
 KERNEL, STRIDE = 5, 2
 
@@ -33,17 +34,20 @@ class LeNet(nn.Module):
     channels: outputs of each convolution.
     width: outputs of fc1.
     dropout_rate: on pooled, in training.
+    remat: compute a layer's activations again in the backward pass, to save memory; or a name of `stack.POLICIES`.
     dtype: of the convolutions and the matrix product.
   """
   channels: Sequence[int] = (16, 32)
   width: int = 64
   dropout_rate: float = 0.0
+  remat: bool | str = False
   dtype: DTypeLike = jnp.float32
 
   def __post_init__(self):
     super().__post_init__()
     _checks.sizes(self, 'channels', 'width')
     _checks.rate(self)
+    check_remat(self)
 
   @nn.compact
   def __call__(self, inputs: jax.Array, *, ctx: Ctx | None = None, train: bool = False) -> Features:
@@ -53,12 +57,12 @@ class LeNet(nn.Module):
     if min(x.shape[1:3]) < smallest:
       raise ValueError(f'LeNet has {len(self.channels)} convolutions, which need images of at least {smallest} x '
                        f'{smallest}, but the input is {x.shape[1]} x {x.shape[2]}.')
-    maps = []
+    maps, layer = [], rematerialise(lambda layer, x: nn.relu(layer(x)), self.remat)
     for i, channels in enumerate(self.channels):
       conv = nn.Conv(channels, (KERNEL, KERNEL), STRIDE, padding='VALID', dtype=self.dtype, name=f'conv{i + 1}')
-      x = nn.relu(conv(x))
+      x = layer(conv, x)
       maps.append(x.astype(jnp.float32))
-    x = nn.relu(nn.Dense(self.width, dtype=self.dtype, name='fc1')(x.reshape(x.shape[0], -1)))
+    x = layer(nn.Dense(self.width, dtype=self.dtype, name='fc1'), x.reshape(x.shape[0], -1))
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
     return Features(pooled=x.astype(jnp.float32), maps=maps)
 

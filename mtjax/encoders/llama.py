@@ -169,8 +169,8 @@ class Llama(nn.Module):
     mask, positions = text.mask, text.positions
     if positions is None and mask is not None:
       positions = count_positions(mask)
-    embed = Embed(self.vocab_size, self.width, dtype=self.dtype, embedding_init=INIT, name='embed')
-    x = nn.Dropout(self.dropout_rate)(embed(text.tokens), deterministic=not train)
+    embed = Embed(self.vocab_size, self.width, dtype=jnp.float32, embedding_init=INIT, name='embed')
+    x = nn.Dropout(self.dropout_rate)(embed(text.tokens).astype(self.dtype), deterministic=not train)
     rope = Rope.make(self.rope_theta, self.rope_scaling)
     blocks = [LlamaBlock(self.heads, self.kv_heads or self.heads, self.head_dim or self.width // self.heads,
                          self.hidden or 4 * self.width, rope, self.window, self.use_bias, self.mlp_bias,

@@ -111,7 +111,7 @@ class Mamba(_state_space.StateSpaceModel):
     tie: whether the logits read the table of embeddings.
     dropout_rate: on every residual branch, in training.
     chunk: tokens of a chunk of the scan.
-    remat: compute a block's activations again in the backward pass, to save memory.
+    remat: compute a block's activations again in the backward pass, to save memory; or a name of `stack.POLICIES`.
     dtype: of the products of matrices; residual stream, norms and scan are float32.
     rank: R; None = ceil(D / 16).
     inner: 'associative' or 'sequential', the scan inside a chunk; None = sequential on a CPU, else associative. The

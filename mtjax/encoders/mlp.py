@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from mtjax.context import Ctx, Features
 from mtjax.encoders import _checks
 from mtjax.encoders.layers import ACTIVATIONS, as_float_image
+from mtjax.encoders.stack import check_remat, rematerialise
 
 
 class MLP(nn.Module):
@@ -25,17 +26,20 @@ class MLP(nn.Module):
     widths: outputs of each layer.
     dropout_rate: after each activation, in training.
     activation: 'relu', 'gelu', 'silu' or 'tanh'.
+    remat: compute a layer's activations again in the backward pass, to save memory; or a name of `stack.POLICIES`.
     dtype: of the matrix products.
   """
   widths: Sequence[int] = (256, 128)
   dropout_rate: float = 0.0
   activation: str = 'relu'
+  remat: bool | str = False
   dtype: DTypeLike = jnp.float32
 
   def __post_init__(self):
     super().__post_init__()
     _checks.sizes(self, 'widths')
     _checks.rate(self)
+    check_remat(self)
     _checks.choice(self, 'activation', list(ACTIVATIONS))
 
   @nn.compact
@@ -44,7 +48,12 @@ class MLP(nn.Module):
     if x.ndim < 2:
       raise ValueError(f'MLP reads inputs [B, …], at least one number a row, but the input has shape {list(x.shape)}.')
     x = x.reshape(x.shape[0], -1)
+
+    def layer(dense, x):
+      return ACTIVATIONS[self.activation](dense(x))
+
+    layer = rematerialise(layer, self.remat)
     for i, width in enumerate(self.widths):
-      x = ACTIVATIONS[self.activation](nn.Dense(width, dtype=self.dtype, name=f'fc{i + 1}')(x))
+      x = layer(nn.Dense(width, dtype=self.dtype, name=f'fc{i + 1}'), x)
       x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
     return Features(pooled=x.astype(jnp.float32))

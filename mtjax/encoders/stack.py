@@ -6,27 +6,44 @@ are; it costs a copy of the parameters and, in the backward pass, of their gradi
 is compiled too, an operation for each leaf of each layer: on a CPU, where XLA compiles equal layers of a loop quickly,
 it eats up what was saved, so that measuring comes before choosing. Rematerialisation (Chen et al.,
 "Training Deep Nets with Sublinear Memory Cost", 2016, https://arxiv.org/abs/1604.06174) keeps a layer's input, and of
-its inside what the policy names.
+its inside what the policy names. On a CPU it saves memory in a scan only: of a loop the compiler joins what is computed
+twice.
 
 In a scan the layers are called apart from the module that owns them: what they sow is lost, and a method interceptor
 sees paths without the layer's name, one layer for all. Adapters that work by interception need the loop.
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from mtjax.parallel import by_rows
 
-# Which results of a layer are kept for the backward pass; the rest is computed again.
+ATTENTION_OUT = 'attention_out'
+
+# Which results of a layer are kept for the backward pass, named as in `jax.checkpoint_policies`; the rest is computed
+# again.
 POLICIES = {
   'none': None,                                                         # keep all
   'full': jax.checkpoint_policies.nothing_saveable,
   'dots': jax.checkpoint_policies.dots_saveable,                        # of every matrix product
-  'dots_no_batch': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,   # of those with parameters
+  'dots_with_no_batch_dims': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,   # of those with parameters
+  'save_attention_out': jax.checkpoint_policies.save_only_these_names(ATTENTION_OUT),    # what attention mixed
 }
+
+
+def name_attention_out(x: Any) -> Any:
+  """x, known to the policy 'save_attention_out'."""
+  return jax.tree.map(lambda leaf: checkpoint_name(leaf, ATTENTION_OUT), x)
+
+
+def rematerialise(call: Callable[..., Any], remat: bool | str) -> Callable[..., Any]:
+  """call(module, *arrays), whose activations are computed again in the backward pass but for what the policy keeps."""
+  policy = _policy(remat)
+  return call if policy is None else nn.remat(call, policy=policy)
 
 
 def check_remat(module: nn.Module) -> None:
@@ -77,8 +94,7 @@ def run_block(block: nn.Module, x: jax.Array, mask: jax.Array | None = None, *, 
   def call(block, x, mask, facts):
     return by_rows(block(by_rows(x), mask, train=train, **facts))
 
-  policy = _policy(remat)
-  return (call if policy is None else nn.remat(call, policy=policy))(block, x, mask, facts)
+  return rematerialise(call, remat)(block, x, mask, facts)
 
 
 def _policy(remat: bool | str):

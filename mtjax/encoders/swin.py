@@ -26,7 +26,7 @@ from jax.typing import DTypeLike
 from mtjax.context import Ctx, Features
 from mtjax.encoders import _checks
 from mtjax.encoders.layers import Mlp, as_float_image
-from mtjax.encoders.stack import run_block
+from mtjax.encoders.stack import check_remat, name_attention_out, run_block
 
 
 class WindowAttention(nn.Module):
@@ -60,7 +60,7 @@ class WindowAttention(nn.Module):
     if mask is not None:
       scores = jnp.where(mask[None, :, None], scores, -1e9)
     y = jnp.einsum('bwhnm,bwmhk->bwnhk', nn.softmax(scores).astype(self.dtype), split['value'])
-    return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, name='out')(y)
+    return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, name='out')(name_attention_out(y))
 
 
 class Block(nn.Module):
@@ -119,7 +119,7 @@ class Stage(nn.Module):
   use_bias: bool
   eps: float
   dropout_rate: float
-  remat: bool
+  remat: bool | str
   dtype: DTypeLike
 
   @nn.compact
@@ -153,7 +153,7 @@ class Swin(nn.Module):
     eps: of the norms, but for those of merging and of the patches, which have 1e-5.
     dropout_rate: after the embedding, and on every residual branch, in training.
     classes: outputs of the classifier; None = there is none.
-    remat: compute a block's activations again in the backward pass, to save memory.
+    remat: compute a block's activations again in the backward pass, to save memory; or a name of `stack.POLICIES`.
     dtype: of the products of matrices.
   """
   patch: int = 4
@@ -166,7 +166,7 @@ class Swin(nn.Module):
   eps: float = 1e-5
   dropout_rate: float = 0.0
   classes: int | None = None
-  remat: bool = False
+  remat: bool | str = False
   dtype: DTypeLike = jnp.float32
 
   def __post_init__(self):
@@ -174,6 +174,7 @@ class Swin(nn.Module):
     _checks.sizes(self, 'patch', 'width', 'depths', 'heads', 'window',
                   *(() if self.classes is None else ('classes',)))
     _checks.rate(self)
+    check_remat(self)
     if len(self.depths) != len(self.heads):
       raise ValueError(f'Swin has depths={self.depths} and heads={self.heads}; allowed is one of each a stage.')
     for i, heads in enumerate(self.heads):

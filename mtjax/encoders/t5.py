@@ -219,7 +219,7 @@ class T5(nn.Module):
     check_remat(self)
 
   def setup(self):
-    self.embed = Embed(self.vocab_size, self.width, dtype=self.dtype, embedding_init=nn.initializers.normal(1.0))
+    self.embed = Embed(self.vocab_size, self.width, dtype=jnp.float32, embedding_init=nn.initializers.normal(1.0))
     self.encoder = self._stack(self.depth, False)
     if self.decoder_depth != 0:
       self.decoder = self._stack(self.decoder_depth or self.depth, True)
@@ -232,7 +232,7 @@ class T5(nn.Module):
       return self.encode(inputs, ctx=ctx, train=train)
     inputs, targets = read_pair(self, inputs, targets, ctx)
     memory = self.encode(inputs, ctx=ctx, train=train)
-    x = self.embed(shift_right(targets, self.start_id, self.pad_id))
+    x = self.embed(shift_right(targets, self.start_id, self.pad_id)).astype(self.dtype)
     x = self.decoder(x, memory=memory.tokens.astype(self.dtype), memory_mask=memory.mask, ctx=ctx, train=train)
     return self._features(x, memory.pooled, target_mask(targets, self.pad_id),
                           {'memory': memory.tokens, 'memory_mask': memory.mask})
@@ -240,7 +240,8 @@ class T5(nn.Module):
   def encode(self, inputs: Any, *, ctx: Ctx | None = None, train: bool = False) -> Features:
     """The encoder alone: tokens [B, S, D], pooled [B, D], mask [B, S]."""
     text = read_text(self, inputs, ctx, ('tokens', 'mask'))
-    x = self.encoder(self.embed(text.tokens), text.mask, segments=text.segments, ctx=ctx, train=train)
+    x = self.embed(text.tokens).astype(self.dtype)
+    x = self.encoder(x, text.mask, segments=text.segments, ctx=ctx, train=train)
     mask = jnp.ones(x.shape[:2], bool) if text.mask is None else text.mask
     return Features(x, pool(x, text.mask, 'mean'), mask=mask)
 
@@ -274,7 +275,7 @@ class T5(nn.Module):
     """
     tokens = jnp.asarray(tokens)
     _checks.tokens(self, tokens, None)
-    x, cache = self.decoder(self.embed(tokens), mask, cache=cache, ctx=ctx)
+    x, cache = self.decoder(self.embed(tokens).astype(self.dtype), mask, cache=cache, ctx=ctx)
     mask = jnp.ones(tokens.shape, bool) if mask is None else mask
     return self._features(x, pool(x, mask, 'last'), mask, {}), cache
 

@@ -24,6 +24,7 @@ from jax.typing import DTypeLike
 from mtjax.context import Ctx, Features
 from mtjax.encoders import _checks
 from mtjax.encoders.mlp import MLP
+from mtjax.encoders.stack import check_remat
 
 
 class Tabular(nn.Module):
@@ -46,6 +47,7 @@ class Tabular(nn.Module):
     std: of each numeric column; () = 1.
     activation: as in `MLP`.
     dropout_rate: after each activation, in training.
+    remat: compute a layer's activations again in the backward pass, to save memory; or a name of `stack.POLICIES`.
     dtype: of the matrix products.
 
   Example:
@@ -65,6 +67,7 @@ class Tabular(nn.Module):
   std: Sequence[float] = ()
   activation: str = 'relu'
   dropout_rate: float = 0.0
+  remat: bool | str = False
   dtype: DTypeLike = jnp.float32
 
   def __post_init__(self):
@@ -72,6 +75,7 @@ class Tabular(nn.Module):
     _checks.sizes(self, 'embed_width', 'widths', *(('codes',) if self.codes != () and self.codes != [] else ()))
     _checks.choice(self, 'missing', (None, 'zero', 'learned'))
     _checks.rate(self)
+    check_remat(self)
     for field in ('codes', 'categorical', 'numeric', 'mean', 'std'):
       value = getattr(self, field)
       if isinstance(value, str):
@@ -97,7 +101,7 @@ class Tabular(nn.Module):
       known = jnp.concatenate([jnp.asarray(inputs[f'{name}_mask'], bool) if f'{name}_mask' in inputs
                                else ~jnp.isnan(self._numbers(name, inputs[name])) for name in numeric], axis=1)
       parts += self._fill(self._standardise(x), known)
-    mlp = MLP(self.widths, self.dropout_rate, self.activation, self.dtype, name='mlp')
+    mlp = MLP(self.widths, self.dropout_rate, self.activation, self.remat, self.dtype, name='mlp')
     return mlp(jnp.concatenate(parts, axis=1), ctx=ctx, train=train)
 
   @property

@@ -137,7 +137,7 @@ class WhisperDecoder(nn.Module):
 
   def setup(self):
     like = self.like
-    self.embed = Embed(self.vocab_size, like.width, dtype=like.dtype, embedding_init=INIT)
+    self.embed = Embed(self.vocab_size, like.width, dtype=jnp.float32, embedding_init=INIT)
     self.pos_embed = self.param('pos_embed', INIT, (self.max_length, like.width))
     self.block = [like.clone() for _ in range(self.depth)]
     self.norm = _norm()
@@ -146,7 +146,7 @@ class WhisperDecoder(nn.Module):
   def __call__(self, tokens: jax.Array, mask: jax.Array | None = None, *, memory: jax.Array | None = None,
                cache: tuple[MemoryCache, ...] | None = None, ctx: Ctx | None = None, train: bool = False):
     positions = jnp.arange(tokens.shape[1])[None] if cache is None else cache[0].own.positions(tokens.shape, mask)
-    x = self.embed(tokens)
+    x = self.embed(tokens).astype(self.like.dtype)
     # Padding at the beginning of a cache would have the position -1; beyond max_length take gives NaN.
     x = x + jnp.take(self.pos_embed, jnp.maximum(positions, 0), axis=0).astype(x.dtype)
     x = self.dropout(x, deterministic=not train)

@@ -19,7 +19,7 @@ from mtjax import tree
 from mtjax.objective import Losses, stream_key
 from mtjax.optim import Aggregator, Info
 from mtjax.optim.sharpness import FTL
-from mtjax.training import affinity
+from mtjax.training import accumulation, affinity
 from mtjax.training.engine import diagnostics, statistics
 from mtjax.training.engine.options import Options, check_method
 from mtjax.training.engine.settle import Settled
@@ -175,7 +175,7 @@ class Engine:
     """The state after the optimizer's step, for methods that look at the same batch's losses then (FAMO)."""
     if self.aggregator.observes != 'losses_after':
       return state
-    losses = self.objective(params, batch, rng, step)
+    losses = accumulation.losses(self.objective, params, batch, rng, step, self.options.accumulate)
     active = losses.active & jnp.isfinite(losses.sums)
     values = jnp.where(active, losses.values, 0) * self._weights
     if isinstance(self.sharpness, FTL):

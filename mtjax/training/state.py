@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from mtjax import tree
-from mtjax.objective import Losses
+from mtjax.objective import Losses, stream_key
+from mtjax.precision import narrow_like, widen
+from mtjax.training import accumulation
 from mtjax.training.engine.diagnostics import Diagnostics
 from mtjax.training.gradients import Engine
 
@@ -85,7 +87,7 @@ def init_state(params: Params, tx: optax.GradientTransformation, trainable: Mapp
   return TrainState(
     step=jnp.asarray(step, jnp.int32),
     params=params,
-    opt_state=tx.init(learnt),
+    opt_state=tx.init(widen(learnt)),
     ema=jax.tree.map(jnp.copy, average),
     gradients={} if gradients is None else gradients,
     window=Window.zero(num_tasks, conflict=gradients is not None, affinity=affinity),
@@ -106,6 +108,7 @@ def make_train_step(
   task_weights: jax.Array,
   ema: float = 0.0,
   engine: Engine | None = None,
+  accumulate: int = 1,
 ) -> Callable[[TrainState, Any, jax.Array], TrainState]:
   """One update as a pure function `(state, batch, rng) -> state`.
 
@@ -113,7 +116,7 @@ def make_train_step(
 
   or descend along what the gradient engine makes of the task gradients. `rng` is the key of dropout; it is folded with
   the step, so that a resumed run draws the same. It is an argument, so that runs which differ in their seed share one
-  compiled program.
+  compiled program. Of parameters that are kept in less than float32 (`mtjax.precision`) the step makes a float32 copy.
 
   Args:
     objective: (params, batch, rng, step) -> Losses.
@@ -123,23 +126,24 @@ def make_train_step(
     ema: decay of the moving average of the parameters, 0 = none.
     engine: the gradient engine; None = the plain weighted sum. Where its method looks at validation losses, `batch` is
       a pair (training batch, validation batch).
+    accumulate: micro-batches that the plain weighted sum is made of; an engine has its own number, in its options.
   """
 
   def plain(state, batch, rng):
     learnt, frozen = tree.partition(state.params, trainable)
 
-    def total_loss(learnt):
-      losses = objective(tree.merge(learnt, frozen), batch, rng, state.step)
-      return losses.total(task_weights), losses
+    def losses_of(learnt, batch, rng):
+      return objective(tree.merge(learnt, frozen), batch, rng, state.step)
 
-    gradient, losses = jax.grad(total_loss, has_aux=True)(learnt)
+    gradient, losses = accumulation.weighted_gradient(losses_of, learnt, batch, rng, task_weights, accumulate)
     return gradient, losses, state.gradients, {}, {}
 
   def resolved(state, batch, rng):
     validation_losses = None
     if engine.aggregator.observes == 'validation_losses':
       batch, held_out = batch
-      validation_losses = objective(state.params, held_out, rng, state.step).values * task_weights
+      found = accumulation.losses(objective, state.params, held_out, rng, state.step, engine.options.accumulate)
+      validation_losses = found.values * task_weights
     out = engine(state.params, state.gradients, batch, rng, state.step, validation_losses=validation_losses)
     drawn = jnp.argmax(jnp.where(out.losses.active, jnp.abs(out.state.weights), -1))
     extra, noted = {'task': drawn}, out.diagnostics
@@ -154,11 +158,12 @@ def make_train_step(
     return out.gradient, out.losses, out.state, noted, extra
 
   def train_step(state: TrainState, batch: Any, rng: jax.Array) -> TrainState:
-    learnt, frozen = tree.partition(state.params, trainable)
+    kept, frozen = tree.partition(state.params, trainable)
+    learnt, state = widen(kept), state.replace(params=widen(state.params))
     gradient, losses, gradients, noted, extra = (plain if engine is None else resolved)(state, batch, rng)
     updates, opt_state = tx.update(gradient, state.opt_state, learnt, **extra)
     learnt = optax.apply_updates(learnt, updates)
-    params = tree.merge(learnt, frozen)
+    params = tree.merge(narrow_like(learnt, kept, stream_key(rng, 'rounding', state.step)), frozen)
     if engine is not None and engine.aggregator.observes == 'losses_after':
       gradients = engine.observe(params, gradients, batch, rng, state.step)
 

@@ -25,7 +25,7 @@ SHARPNESS = Registry('sharpness', {name: f'mtjax.optim:{name}' for name in (
 
 def make_engine(objective: Any, aggregator: dict[str, Any], sharpness: dict[str, Any], gradients: dict[str, Any], *,
                 trainable: Mapping[str, bool], weights: Any, schedule: Callable, steps_per_epoch: int) -> Engine | None:
-  """The gradient engine of a stage; None where the loss is a plain weighted sum of one whole batch.
+  """The gradient engine of a stage; None where the loss is a plain weighted sum.
 
   Args:
     objective: with `tasks`.
@@ -44,7 +44,7 @@ def make_engine(objective: Any, aggregator: dict[str, Any], sharpness: dict[str,
     needless = [name for name in gradients if name not in ('accumulate', 'chunk', 'max_bad')]
     if needless:
       raise ValueError(f"'gradients.{needless[0]}' says how task gradients are resolved, but no 'aggregator' is given.")
-    if options.accumulate == 1 and not sharpness:
+    if not sharpness:
       return None
     method = {'name': 'linear_scalarisation'}
   aggregator = _aggregator(method, 'aggregator', list(objective.tasks), steps_per_epoch)

@@ -137,8 +137,8 @@ def _count(eqns: Sequence[Any], leaf_of: Mapping[Any, str], live: set[Any] | Non
   return forward, activations
 
 
-def share_of_convolutions(graph: Graph) -> float:
-  """The part of the trunk's forward products that are convolutions."""
+def share_of_convolutions(eqns: Sequence[Any]) -> float:
+  """The part of the products among these operations that are convolutions."""
   total = {True: 0.0, False: 0.0}
 
   def add(eqns, times):
@@ -148,7 +148,7 @@ def share_of_convolutions(graph: Graph) -> float:
       for inner in _nested(eqn):
         add(inner.eqns, times * turns)
 
-  add(graph.trunk.eqns, 1)
+  add(eqns, 1)
   return total[True] / max(sum(total.values()), 1.0)
 
 

@@ -22,7 +22,8 @@ class Options:
     sketch: number of random directions from which the Gramian is estimated; 0 = it is exact.
     chunk: tasks passed backward at a time; 0 = one at a time, each written out in the program, since a CPU is slow at
       convolutions within loops. None = all, but on a CPU 1, or 0 where convolutions prevail.
-    accumulate: micro-batches a step.
+    accumulate: micro-batches a step (`mtjax.training.accumulation`); a method that `needs` only the losses goes forward
+      twice then, since its weights come of the losses of all of them.
     affinity_every: every so many steps the affinity between tasks is measured (`mtjax.training.affinity`), at T
       backward and T + 1 forward passes, about T plain steps; the log has their mean. 0 = never, at no cost.
     max_bad: steps at which one task's gradient may be not finite (it is masked then) before the run stops.

@@ -15,19 +15,6 @@ def sub_batch(batch: Any, share: float) -> Any:
   return jax.tree.map(rows, batch)
 
 
-def micro_batches(batch: Any, num: int, what: str) -> Any:
-  """[B, …] -> [num, B / num, …]; micro-batch k has the rows k, k + num, …, so that a sharded axis stays where it is.
-
-  Raises ValueError where the rows are not a multiple of `num`.
-  """
-  def split(x):
-    if len(x) % num:
-      raise ValueError(f'{what}: {num} parts do not divide the {len(x)} rows of a batch; choose a divisor.')
-    return jnp.swapaxes(x.reshape(len(x) // num, num, *x.shape[1:]), 0, 1)
-
-  return jax.tree.map(split, batch)
-
-
 def sketch(losses: Callable[[Any], jax.Array], leaves: Any, key: jax.Array, num: int) -> jax.Array:
   """G ~ (1 / k) sum_i (J v_i)(J v_i)^T, v_i ~ N(0, I): unbiased, relative error about sqrt(2 / k).
 

@@ -5,6 +5,8 @@
    Other leaves (norms, biases, convolutions, what is no site) are pulled back to directly: [T, *shape].
 3. G = sum over sites of <K Delta_s, Delta_t>, K = x x^T, plus the direct leaves' inner products.
 4. With w known, the update is x^T (sum_t w_t Delta_t): exact, without a second pass.
+
+x and Delta are kept even of layers that are rematerialised; there the plan 'jacobian' may need less memory.
 """
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence

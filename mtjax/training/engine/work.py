@@ -11,6 +11,7 @@ from mtjax import tree
 from mtjax.autodiff.graph import Graph, trace
 from mtjax.objective import Losses
 from mtjax.optim import Aggregator, Info, stacked
+from mtjax.training import accumulation
 from mtjax.training.engine import cost, passes, plans, statistics
 from mtjax.training.engine.options import Options
 from mtjax.training.engine.passes import Heads, Leaves
@@ -37,7 +38,7 @@ class Work:
     self._rng, self._step, self._options, self._needs = rng, step, options, aggregator.needs
     self._double, self._split, self._sinks_objective = aggregator.double_sampling, split, sinks_objective
     self.graph, self._inputs = self._trace(batch)
-    self._no_loops = jax.default_backend() == 'cpu' and cost.share_of_convolutions(self.graph) > 0.1
+    self._no_loops = jax.default_backend() == 'cpu' and cost.share_of_convolutions(self.graph.trunk.eqns) > 0.1
     best = self.graph.num_tasks if jax.default_backend() != 'cpu' else 0 if self._no_loops else 1
     self._chunk = best if options.chunk is None else options.chunk
 
@@ -185,7 +186,7 @@ class Work:
 
   def halves(self, settled: Settled) -> tuple[Evidence, jax.Array]:
     """(evidence of the whole batch, A = J_1 J_2^T of its two halves)."""
-    halves = statistics.micro_batches(self._batch, 2, 'a method of double sampling needs two halves')
+    halves = accumulation.micro_batches(self._batch, 2, 'a method of double sampling needs two halves')
     one, other = (self._raw_rows(jax.tree.map(lambda x, k=k: x[k], halves), k) for k in range(2))
     evidence = self._of_rows(jax.tree.map(jnp.add, one, other), settled)
     stacks = []
@@ -251,7 +252,7 @@ class Work:
 
   def _raw_rows(self, batch: Any, index: Any) -> tuple[Leaves, Heads]:
     """(gradients of the sums of losses [T, *shape], heads) of a micro-batch, to be added up."""
-    rng = jax.random.fold_in(self._rng, index)
+    rng = accumulation.micro_key(self._rng, index)
     raw = lambda found: found
     if self._sunk is not None and self.plan == 'disjoint':
       heads, pullback = self._sink_pass(batch, rng)
@@ -320,7 +321,7 @@ class Work:
   def _accumulated_sum(self, settled: Settled) -> Evidence:
     """A weighted sum over micro-batches: first their losses, which the weights and normalisers need, then gradients."""
     def run(batch, index):
-      graph, inputs = self._trace(batch, jax.random.fold_in(self._rng, index))
+      graph, inputs = self._trace(batch, accumulation.micro_key(self._rng, index))
       graph = graph.share(self.graph.shared)
       env = self._prepare(graph, inputs)
       z, pullback, rest = passes.trunk_vjp(graph, env, self._leaves)
@@ -342,15 +343,7 @@ class Work:
 
   def _add_up(self, fn: Callable[[Any, jax.Array], Any]) -> Any:
     """sum_k fn(micro-batch k, k)."""
-    num = self._options.accumulate
-    parts = statistics.micro_batches(self._batch, num, "'gradients.accumulate'")
-    first = jax.tree.map(lambda x: x[0], parts)
-    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(fn, first, jnp.zeros((), jnp.int32)))
-
-    def body(total, part):
-      return jax.tree.map(jnp.add, total, fn(*part)), None
-
-    return jax.lax.scan(body, zero, (parts, jnp.arange(num)), unroll=num if self._no_loops else 1)[0]
+    return accumulation.add_up(fn, self._batch, self._options.accumulate)
 
   # --- tracing
 
