@@ -172,9 +172,11 @@ def test_a_run_in_bfloat16_learns_as_one_in_float32(encoder, aggregator):
 
 
 def test_parameters_in_bfloat16_with_moments_and_averages_in_float32():
-  exact, _ = steps(config())
-  rough, state = steps(config(ema=0.9, precision=dict(HALF, params='bfloat16')))
-  np.testing.assert_allclose(rough, exact, **CLOSE)
+  exact, _ = steps(toy.config())
+  rough, state = steps(toy.config(ema=0.9, precision=dict(HALF, params='bfloat16')))
+  assert rough[-5:].sum(1).mean() < rough[:3].sum(1).mean() - 0.1
+  # Every step rounds every parameter, up or down by 2^-7 of it at most: a walk around the exact one.
+  np.testing.assert_allclose(rough, exact, rtol=0.2)
   assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype('bfloat16')}
   assert {leaf.dtype for leaf in jax.tree.leaves((state.opt_state, state.ema)) if leaf.ndim} == {jnp.dtype('float32')}
   with pytest.raises(ValueError, match="'precision.params' must be 'float32'"):
