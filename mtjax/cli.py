@@ -32,7 +32,7 @@ def run(main: Callable[[list[str]], None], parse_flags: bool = True) -> None:
       main(argv)
       distributed.finish()
     except Exception as error:
-      mistake = isinstance(error, (ValueError, TypeError, FileNotFoundError, FloatingPointError))
+      mistake = isinstance(error, (ValueError, TypeError, FileNotFoundError, FloatingPointError, ConnectionError))
       brief = mistake and absl_logging.get_verbosity() <= 0  # -v 1: the whole story
       if jax.distributed.is_initialized():
         distributed.fail(_line(error) if brief else distributed.explain(error))

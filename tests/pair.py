@@ -40,7 +40,7 @@ class Pair:
   def text(self):
     return '\n'.join(f'--- host {number}\n{self.log(number).read_text()}' for number in range(self._count))
 
-  def until(self, predicate, seconds=300):
+  def until(self, predicate, seconds=600):
     """Waits for `predicate()`; a process that ends before, or too long a wait, is a failure."""
     end = time.monotonic() + seconds
     while not predicate():
@@ -49,7 +49,7 @@ class Pair:
       assert not ended and time.monotonic() < end, f'{ended}\n{self.text()}'
       time.sleep(0.02)
 
-  def codes(self, seconds=300):
+  def codes(self, seconds=600):
     """The exit codes of all."""
     end = time.monotonic() + seconds
     while None in [process.poll() for process in self.processes] and time.monotonic() < end:

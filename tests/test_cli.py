@@ -13,7 +13,7 @@ import pytest
 import toy
 
 import mtjax.optim
-from mtjax import experiment, prediction_io
+from mtjax import cli, experiment, prediction_io
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -76,6 +76,12 @@ def test_evaluate_prints_and_writes_what_training_recorded(workdir, tmp_path):
   assert wrong.returncode == 1 and "checkpoint must be 'last', 'best' or one of [10, 20], got '7'" in wrong.stderr
   nowhere = call('evaluate', f'--workdir={tmp_path}', check=False)
   assert 'is no run folder: it has no config.json' in nowhere.stderr
+
+
+def test_the_mesh_of_a_command_line():
+  assert cli.mesh(None) is None and cli.mesh(['data=-1', 'fsdp=4']) == {'data': -1, 'fsdp': 4}
+  with pytest.raises(ValueError, match="--mesh is a list of AXIS=SIZE .* got 'fsdp'"):
+    cli.mesh(['fsdp'])
 
 
 def test_predict_from_npz_pngs_and_jsonl_agree(workdir, tmp_path):

@@ -15,8 +15,10 @@ themselves: config.distributed = 'auto' leaves everything to JAX.
 Without any of these, or with one process, nothing happens at all.
 
 A process that dies ends the others: they notice a closed connection at once, and silence (a frozen machine, a torn
-cable) after `heartbeat` seconds. What is left of a failing program ends within `FAREWELL` seconds more.
+cable) after `heartbeat` seconds. What is left of a failing program ends within `FAREWELL` seconds more. A process that
+still sends its heartbeat while its program hangs is not noticed.
 """
+import contextlib
 import inspect
 import itertools
 import logging
@@ -35,6 +37,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mtjax.config import check_keys, to_dict
 from mtjax.parallel import hosts
+from mtjax.parallel.last_words import LastWords
 
 log = logging.getLogger('mtjax')
 
@@ -70,7 +73,9 @@ class Place(NamedTuple):
   patience: int = 300
 
 
+GO_ON = 'The same command on all hosts, as many as you like, goes on from the last checkpoint.'
 _started: Place | str | None = None
+_last_words: LastWords | None = None
 
 
 def find(spec: Any = None, environment: Mapping[str, str] | None = None) -> Place | None:
@@ -130,7 +135,7 @@ def start(spec: Any = None, *, stoppable: bool = True) -> None:
     stoppable: SIGTERM to any process becomes a request that all training loops see at the same step. False leaves
       the signal as it was.
   """
-  global _started
+  global _started, _last_words
   place = 'auto' if spec is True or spec == 'auto' else find(spec)
   if place is None or _started == place:
     return
@@ -147,6 +152,9 @@ def start(spec: Any = None, *, stoppable: bool = True) -> None:
       initialization_timeout=place.patience, heartbeat_timeout_seconds=place.heartbeat)
     if place.process_id == 0:
       _check_port(place.coordinator)
+    _last_words = LastWords(
+      f'[host {place.process_id} of {place.num_processes}] This process was ended: from outside, or because another '
+      f'host has died or fallen silent. The lines above say more, and so does the output of the others. {GO_ON}')
   known = inspect.signature(jax.distributed.initialize).parameters
   try:
     jax.distributed.initialize(**{key: value for key, value in keywords.items() if key in known})
@@ -200,10 +208,10 @@ def fail(message: str, status: int = 1) -> None:
   timer = threading.Timer(FAREWELL + 2, os._exit, (status,))  # the wait itself may be stuck
   timer.daemon = True
   timer.start()
-  try:
+  with contextlib.suppress(Exception):  # whatever it is, this process ends
     hosts.farewell(FAREWELL)
-  except Exception:  # noqa: BLE001  (whatever it is, this process ends)
-    pass
+  if _last_words is not None:
+    _last_words.goodbye()
   os._exit(status)
 
 
@@ -211,8 +219,7 @@ def explain(error: BaseException) -> str:
   """The traceback of `error`, and what it means where another process is its cause."""
   story = ''.join(traceback.format_exception(error))
   if isinstance(error, (jax.errors.JaxRuntimeError, hosts.LostHost)):
-    return (f'{story}Another host has died or fallen silent; its own output says why. This host ends too. The same '
-            'command on all hosts, as many as you like, goes on from the last checkpoint.')
+    return f'{story}Another host has died or fallen silent; its own output says why. This host ends too. {GO_ON}'
   return story
 
 

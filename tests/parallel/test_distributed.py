@@ -1,4 +1,5 @@
 """Where a process finds the others: config, own variables, launchers. What scripts and manifests say is read here too."""
+import doctest
 import pathlib
 import shutil
 import socket
@@ -8,7 +9,7 @@ import jax
 import pytest
 import yaml
 
-from mtjax.parallel import distributed
+from mtjax.parallel import distributed, hosts
 from mtjax.parallel.distributed import find
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[2] / 'experiments' / 'launch'
@@ -76,6 +77,12 @@ def test_processes_on_one_machine_share_its_devices(extra, expected):
 def test_what_does_not_fit_is_said(spec, environment, message):
   with pytest.raises(ValueError, match=message):
     find(spec, environment)
+
+
+@pytest.mark.parametrize('module', [distributed, hosts])
+def test_examples(module):
+  failed, tried = doctest.testmod(module)
+  assert tried and not failed
 
 
 def test_too_late_is_said():
