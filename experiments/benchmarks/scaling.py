@@ -3,9 +3,9 @@ r"""Weak scaling over devices, and the framework's step beside a hand-written on
 python -m experiments.benchmarks.scaling [--rounds=5] [--steps=20] [--attention=auto|xla|chunked|cudnn] [--parts=…]
 
 weak      The small ViT with 16 rows a device on a mesh of 1, 2, 4 and 8 devices (virtual ones on a CPU, each number in
-          a process of its own; on GPUs as many as there are): step time, examples a second, and both against one device. The
-          virtual devices of a CPU share its cores, all of which one device keeps busy already: a step on n takes n
-          times as long at best, and the processor time a row says what the partition costs.
+          a process of its own; on GPUs as many as there are): step time, examples a second, and both against one
+          device. The virtual devices of a CPU share its cores, all of which one device keeps busy already: a step on n
+          takes n times as long at best, and the processor time a row says what the partition costs.
 step      Step time of `mtjax.training.loop.train` (masks, gradient norm, finiteness flags, log lines every 10 steps)
           against `params, opt_state = step(params, opt_state, batch)`, one `jax.jit` with donation, written by hand for
           the same module, loss and optimizer. The ratio is the median over rounds of (hand-written / ours); target
