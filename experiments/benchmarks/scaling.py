@@ -2,10 +2,10 @@ r"""Weak scaling over devices, and the framework's step beside a hand-written on
 
 python -m experiments.benchmarks.scaling [--rounds=5] [--steps=20] [--attention=auto|xla|chunked|cudnn] [--parts=…]
 
-weak      The small ViT with 16 rows a device on a mesh of 1, 2, 4 and 8 devices, each in a process of its own (virtual
-          ones on a CPU; on GPUs as many as there are): step time, examples a second, and both against one device. The
-          virtual devices of a CPU share its cores, all of which one device keeps busy already: a step on n takes n
-          times as long at best, and the processor time a row says what the partition costs.
+weak      The small ViT with 16 rows a device on a mesh of 1, 2, 4 and 8 devices (virtual ones on a CPU, each number in
+          a process of its own; on GPUs as many as there are): step time, examples a second, and both against one
+          device. The virtual devices of a CPU share its cores, all of which one device keeps busy already: a step on n
+          takes n times as long at best, and the processor time a row says what the partition costs.
 step      Step time of `mtjax.training.loop.train` (masks, gradient norm, finiteness flags, log lines every 10 steps)
           against `params, opt_state = step(params, opt_state, batch)`, one `jax.jit` with donation, written by hand for
           the same module, loss and optimizer. The ratio is the median over rounds of (hand-written / ours); target
@@ -27,7 +27,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -60,24 +59,31 @@ class Time(NamedTuple):
   processor: float
 
 
-def timed(function: Callable, steps: int) -> Time:
-  """Time of a step, where `function` makes so many and returns something that depends on all of them."""
-  start, processor = time.perf_counter(), time.process_time()
-  jax.block_until_ready(function())
-  return Time(1e3 * (time.perf_counter() - start) / steps, 1e3 * (time.process_time() - processor) / steps)
+def now() -> Time:
+  """What both clocks show, in ms."""
+  return Time(1e3 * time.perf_counter(), 1e3 * time.process_time())
+
+
+class Clock(Meter):
+  """A meter that notes when the loop begins with its steps: all is compiled then."""
+
+  def enter(self, *args) -> None:
+    super().enter(*args)
+    self.begin = now()
 
 
 def make_ours(run, steps):
   """(function that runs the framework's loop once and returns its time, what the loop itself measured)."""
-  meter = Meter(run.mesh, run.objective.encoder)
+  clock = Clock(run.mesh, run.objective.encoder)
 
   def once():
     state = jax.block_until_ready(run.init())
     names = list(run.objective.tasks)
-    return timed(lambda: loop.train(state, run.stages, run.settings, task_names=names, mesh=run.mesh, meter=meter)[0],
-                 steps)
+    state, _, _ = loop.train(state, run.stages, run.settings, task_names=names, mesh=run.mesh, meter=clock)
+    jax.block_until_ready(state)
+    return Time(*((end - begin) / steps for begin, end in zip(clock.begin, now())))
 
-  return once, meter
+  return once, clock
 
 
 def make_plain(run, steps):
@@ -103,15 +109,14 @@ def make_plain(run, steps):
 
   init = jax.jit(tx.init)
 
-  def train(params, opt_state):
-    for batch in batches:
-      params, opt_state, value = step(params, opt_state, put_batch(batch, sharding))
-    return params, value
-
   def once():
     params = run.init().params
     opt_state = jax.block_until_ready(init(params))
-    return timed(lambda: train(params, opt_state), steps)
+    start = now()
+    for batch in batches:
+      params, opt_state, value = step(params, opt_state, put_batch(batch, sharding))
+    jax.block_until_ready((params, value))
+    return Time(*((end - begin) / steps for begin, end in zip(start, now())))
 
   return once
 
@@ -139,10 +144,13 @@ def compare_steps(model: str, steps: int, rounds: int, attention: str, dtype: st
 
 
 def weak_round(count: int, steps: int, cache: str) -> Time:
-  """Time of a step on `count` devices, in a process of its own."""
-  environment = {**os.environ, 'JAX_COMPILATION_CACHE_DIR': cache}
-  if jax.default_backend() == 'cpu':
-    environment['XLA_FLAGS'] = f'--xla_force_host_platform_device_count={count}'
+  """Time of a step on `count` devices: virtual ones in a process of their own, GPUs in this one, which holds them."""
+  if jax.default_backend() != 'cpu':
+    once, _ = make_ours(build('vit_small', steps, count), steps)
+    once()
+    return once()
+  environment = {**os.environ, 'JAX_COMPILATION_CACHE_DIR': cache,
+                 'XLA_FLAGS': f'--xla_force_host_platform_device_count={count}'}
   command = [sys.executable, '-m', 'experiments.benchmarks.scaling', f'--only={count}', f'--steps={steps}']
   output = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
   return Time(*json.loads(output.splitlines()[-1]))

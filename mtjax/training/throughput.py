@@ -35,6 +35,7 @@ class Meter:
   def __init__(self, mesh: Mesh, encoder: Any = None):
     self._devices, self._encoder = list(mesh.local_devices), encoder
     self._stages: dict[str, dict[str, Any]] = {}
+    self._current: dict[str, Any] = {}
     self._windows: list[float] = []
     self._program: Program | None = None
     self._examples, self._tokens, self._peak, self._news = 0, None, None, False
@@ -47,13 +48,12 @@ class Meter:
     chip = chips.of_kind(self._devices[0].device_kind)
     narrow = program.flops.narrow > program.flops.wide
     self._peak = None if chip is None else chip.flops_16 if narrow else chip.flops_32
-    self._stages[stage] = facts = {
+    self._stages[stage] = self._current = {
       'compile_seconds': round(program.compile_seconds, 3), 'examples_per_step': self._examples,
       'flops_per_step': program.flops.total, 'compiled_flops_per_step': program.compiled_flops,
       'peak_flops_per_device': self._peak}
     if self._tokens:
-      facts |= {'tokens_per_step': self._tokens, 'tokens_counted': counted}
-    self._current = facts
+      self._current |= {'tokens_per_step': self._tokens, 'tokens_counted': counted}
 
   def window(self, steps: int, seconds: float) -> dict[str, float]:
     """The numbers of a log line, after `steps` updates that took `seconds`; without rates where there were none."""

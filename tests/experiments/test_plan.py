@@ -45,10 +45,12 @@ def test_memory_is_what_the_compiler_says_of_eight_devices(mesh):
   # padding. Of all of it, scratch included, the tenth is for what the compiler orders otherwise. Along `data` that is a
   # prediction, made on fsdp x tensor devices; without that axis the programs are the same one.
   assert needs.params + needs.optimizer + needs.batch == pytest.approx(step.memory_analysis().argument_size_in_bytes, rel=0.01)
-  assert needs.gradients == pytest.approx(gradient.memory_analysis().output_size_in_bytes, rel=0.01)
+  pointers = 8 * len(jax.tree.leaves(gradient.out_info))  # XLA counts the table of a result's parts as well
+  assert needs.gradients == pytest.approx(gradient.memory_analysis().output_size_in_bytes - pointers, rel=0.001)
   assert needs.memory == pytest.approx(held_bytes(step), rel=0.1)
-  if mesh == 'data=8':  # the gradients go over the axis, and hardly anything else
-    assert needs.sent['data'] == pytest.approx(2 * 7 / 8 * reduced_bytes(step.as_text()), rel=0.1)
+  if mesh == 'data=8':  # the gradients go over the axis; that of the tied embedding twice, XLA adds its parts afterwards
+    ring = 2 * 7 / 8
+    assert needs.sent['data'] + ring * 4 * 264 * 32 == pytest.approx(ring * reduced_bytes(step.as_text()), rel=0.01)
     assert needs.sent['fsdp'] == needs.sent['tensor'] == 0
 
 

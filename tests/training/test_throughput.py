@@ -1,5 +1,6 @@
 """Speed: what is compiled is compiled once, rates are arithmetic, tokens are those that are not padding."""
 import logging
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -123,6 +124,35 @@ def test_positions_count_where_nothing_says_what_padding_is():
   assert throughput.tokens_a_step(run.streams, run.objective.encoder.clone(pad_id=0))[0] < 32 * 16
   images = experiment.build(toy.config())
   assert throughput.tokens_a_step(images.streams, images.objective.encoder) == (None, '')
+
+
+class Rows(dict):
+  """A table of arrays in memory."""
+
+  def __len__(self):
+    return len(self['tokens'])
+
+  def rows(self, index, names):
+    return {name: self[name][index] for name in names}
+
+
+def stream_of(shares, *tables):
+  schema = {name: (column.shape[1:], column.dtype) for name, column in tables[0].items()}
+  return SimpleNamespace(batch_size=10, input_columns=tuple(schema), schema=schema, sampler=SimpleNamespace(slots=np.array(shares)),
+                         sources={str(i): {'train': table} for i, table in enumerate(tables)})
+
+
+def test_masks_targets_and_shares_of_a_mixture_by_hand():
+  tokens = np.array([[5, 6, 7, 0], [5, 0, 0, 0]])
+  encoder = SimpleNamespace(vocab_size=9, pad_id=0)
+  masked = stream_of([1], Rows(tokens=tokens, mask=np.array([[1, 1, 0, 0], [1, 0, 0, 0]])))
+  assert throughput.tokens_a_step({'a': masked}, encoder) == (10 * 1.5, 'tokens without padding')
+  pair = stream_of([1], Rows(tokens=tokens, targets=np.array([[1, -100], [1, 2]])))  # what is predicted counts as well
+  assert throughput.tokens_a_step({'a': pair}, encoder)[0] == 10 * (2 + 1.5)
+  mixture = stream_of([3, 1], Rows(tokens=tokens), Rows(tokens=np.ones((5, 4), int)))
+  assert throughput.tokens_a_step({'a': mixture}, encoder)[0] == 10 * (0.75 * 2 + 0.25 * 4)
+  dense = stream_of([1], Rows(tokens=np.ones((2, 4, 3), int)))  # rows of more than one axis are no sequences of tokens
+  assert throughput.tokens_a_step({'a': dense}, encoder) == (None, '')
 
 
 def test_what_was_compiled_ahead_is_called_without_compiling():
