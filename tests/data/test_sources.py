@@ -171,7 +171,8 @@ def test_declarations(name, tmp_path):
     columns = set(builder.info.features) | set(cls.FORMAT)
     inputs = {cls.INPUTS} if isinstance(cls.INPUTS, str) else set(cls.INPUTS)
     assert inputs <= columns
-    assert all(format['column'] in builder.info.features for format in cls.FORMAT.values())
+    read = [[format['column']] if isinstance(format['column'], str) else format['column'] for format in cls.FORMAT.values()]
+    assert all(column in builder.info.features for columns in read for column in columns)
     assert builder.name == f'mt_{name}' and cls.CITATION and cls.LICENCE and builder.info.description
     for column in builder.info.features:
       assert not column.endswith('_mask') or column.removesuffix('_mask') in builder.info.features
