@@ -6,6 +6,7 @@
   run.evaluate(state)
 """
 import functools
+import inspect
 import json
 import pathlib
 from collections.abc import Callable, Mapping
@@ -30,6 +31,7 @@ from mtjax.training.evaluation import Evaluator
 from mtjax.training.loop import Settings, Stage
 from mtjax.training.optimizer import make_optimizer
 from mtjax.training.state import init_state, make_train_step
+from mtjax.training.text_evaluation import check_generation
 
 ENCODERS = Registry('encoder', {
   'mlp': 'mtjax.encoders:MLP',
@@ -49,7 +51,9 @@ ENCODERS = Registry('encoder', {
   'mamba': 'mtjax.encoders:Mamba',
   'mamba2': 'mtjax.encoders:Mamba2',
   'hf': 'mtjax.interop.hf:load',
+  'ctranslate2': 'mtjax.interop.ctranslate2:load',
 })
+CHECKPOINTS = ('hf', 'ctranslate2')  # the encoders that come with weights
 HEADS = Registry('head', {
   'classification': 'mtjax.heads:Classification',
   'linear': 'mtjax.heads:Classification',
@@ -78,14 +82,19 @@ METRICS = Registry('metric', {name: f'mtjax.metrics:{name}' for name in (
   'accuracy', 'macro_f1', 'balanced_accuracy', 'log_loss', 'normalised_entropy', 'kappa', 'linear_kappa',
   'quadratic_kappa', 'mcc', 'ece', 'mce', 'adaptive_ece', 'classwise_ece', 'reliability', 'brier', 'acc', 'acc_norm',
   'acc_mutual_info', 'auc', 'average_precision', 'gauc', 'ndcg', 'hit_rate', 'recall_at_k', 'precision_at_k', 'mrr',
-  'map_at_k', 'mse', 'mae', 'rmse', 'r2', 'pearson', 'spearman', 'concordance_index', 'miou', 'pixel_accuracy',
+  'map_at_k', 'mse', 'mae', 'rmse', 'r2', 'pearson', 'spearman', 'concordance_index',
+  'survival_concordance', 'miou', 'pixel_accuracy',
   'depth_abs', 'depth_rel', 'depth_rmse', 'depth_delta', 'mean_angle', 'median_angle', 'angle_within', 'ods_f',
   'boundary_f', 'exact_match', 'token_f1', 'wer', 'rouge1', 'rouge2', 'rouge_l', 'bleu', 'chrf', 'ter')})
 FORMATS = Registry('format', {'bytes': 'mtjax.data.formats:Bytes', 'hashed_words': 'mtjax.data.formats:HashedWords',
-                               'tokens': 'mtjax.interop.tokenizers:Tokens'})
+                               'tokens': 'mtjax.interop.tokenizers:Tokens',
+                               'targets': 'mtjax.interop.targets:Targets',
+                               'whisper_spectrogram': 'mtjax.data.waveforms:WhisperSpectrogram',
+                               'ast_spectrogram': 'mtjax.data.waveforms:AstSpectrogram',
+                               'survival_intervals': 'mtjax.losses.survival:SurvivalIntervals'})
 SOURCES = Registry('data set', sources.SOURCES)
 
-_TASK_KEYS = ('label', 'head', 'loss', 'metrics', 'weight', 'stream', 'rows')
+_TASK_KEYS = ('label', 'head', 'loss', 'metrics', 'weight', 'stream', 'rows', 'generation')
 _STAGE_KEYS = ('name', 'steps', 'data', 'optimizer', 'aggregator', 'sharpness', 'gradients', 'frozen', 'weights')
 
 
@@ -100,12 +109,15 @@ def default_config() -> ml_collections.ConfigDict:
     each (whose shares are then those of batches). `batch_size` is rows a step over all hosts;
     given beside `streams`, it is divided equally over those that have none of their own. Of all streams: `seed` of the
     order, `eval_batch_size`, `in_memory_mb` (splits below it are read into arrays; default 1024).
-  tasks: {task: dict(label, head, loss?, metrics?, weight=1.0, stream?, rows?)}; `rows` is the source whose rows a task
-    reads in a mixture. Their order is that of the losses; a ConfigDict sorts its keys. `metrics` is a list of names or
-    of dict(name, …), see `mtjax.metrics`; the first is the task's primary one. What a metric reads besides the label
+  tasks: {task: dict(label, head, loss?, metrics?, weight=1.0, stream?, rows?, generation?)}; `rows` is the source whose
+    rows a task reads in a mixture. Their order is that of the losses; a ConfigDict sorts its keys. `metrics` is a list
+    of names or of dict(name, …), see `mtjax.metrics`; the first is the task's primary one. What a metric reads besides the label
     (`dict(name='gauc', group='user')`) is a column of the stream, taken as labels are: -1 or NaN there becomes 0.
+    Metrics of text (wer, bleu, …) are of what the model writes: `generation=dict(tokenizer, max_new_tokens, …)`, see
+    `mtjax.interop.generation`.
   encoder: dict(name, …); dict(name='hf', directory, …) = a Hugging Face checkpoint with its weights, a folder or
-    'fetched:NAME', whose fields may be changed (pool, dropout_rate, remat, …).
+    'fetched:NAME', whose fields may be changed (pool, dropout_rate, remat, …); name='ctranslate2': a Whisper in a file
+    of CTranslate2.
   optimizer: dict(name, lr, …), see `mtjax.training.optimizer`.
   aggregator: dict(name, …), how one update is made of the tasks' gradients (`mtjax.optim`); {} = the sum of the losses
     times their weights, which also scale the losses that a method sees. `preference` is a list in the order of the
@@ -188,6 +200,9 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   shapes = jax.eval_shape(init_params, rng)
   if weights is not None:
     weights = _fitting(weights, shapes['encoder'])
+  for task in tasks.values():
+    if task.generation:
+      check_generation(task, encoder, inputs[task.stream])
   evaluator = Evaluator(objective, streams, _weights(tasks, {}), mesh, data['eval_batch_size'])
   stages, begins = [], []
   for spec, own in zip(specs, stage_streams):
@@ -237,13 +252,13 @@ def _complete(config: Any) -> dict[str, Any]:
 def _encoder(spec: Mapping[str, Any]) -> tuple[Any, Any]:
   """(the encoder, the weights that it begins with; None = fresh ones)."""
   spec = {'name': spec} if isinstance(spec, str) else dict(spec)
-  if spec.get('name') != 'hf':
+  if spec.get('name') not in CHECKPOINTS:
     return ENCODERS.build(spec, 'encoder'), None
-  from mtjax.interop import hf, tokenizers  # here, because `import mtjax` stays light
+  from mtjax.interop import tokenizers  # here, because `import mtjax` stays light
 
   if 'directory' not in spec:
     raise ValueError("'encoder.directory' must name a checkpoint: a folder, or 'fetched:NAME'.")
-  module, weights = hf.load(tokenizers.local(spec['directory']))
+  module, weights = ENCODERS.lookup(spec['name'])(tokenizers.local(spec['directory']))
   fields = {key: value for key, value in spec.items() if key not in ('name', 'directory')}
   check_keys(fields, keywords(type(module)), 'encoder')
   return module.clone(**fields), weights
@@ -265,8 +280,9 @@ def _labels(tasks: Mapping[str, Any], streams: Mapping[str, Any]) -> dict[str, t
     check_keys(spec, _TASK_KEYS, f'tasks.{name}')
     if 'label' not in spec or 'head' not in spec:
       raise ValueError(f"'tasks.{name}' needs a label (a column of its stream) and a head.")
-    metrics = _metrics(_head(spec['head'], f'tasks.{name}.head'), spec, f'tasks.{name}.metrics')
-    labels[_stream_of(name, spec, streams)] |= {spec['label'], *metrics.columns}
+    metrics = _metrics(_head(spec['head'], f'tasks.{name}.head'), spec, f'tasks.{name}')
+    read = [spec.get('generation', {}).get(field) for field in ('prompts', 'references')]
+    labels[_stream_of(name, spec, streams)] |= {spec['label'], *metrics.columns, *filter(None, read)}
   return {name: tuple(sorted(columns)) for name, columns in labels.items()}
 
 
@@ -311,8 +327,17 @@ def _task(name: str, spec: Mapping[str, Any], streams: Mapping[str, Stream]) -> 
     row_id = list(stream.sources).index(rows)
   weight = spec.get('weight', 1.0)
   _check_weight(weight, f'{where}.weight')
-  return Task(name, stream.name, spec['label'], head, loss, _metrics(head, spec, f'{where}.metrics'),
-              float(weight), row_id)
+  return Task(name, stream.name, spec['label'], head, loss, _metrics(head, spec, where), float(weight), row_id,
+              _generation(spec, where))
+
+
+def _generation(spec: Mapping[str, Any], where: str) -> Any:
+  """How the task's texts are written; None where it has none."""
+  if 'generation' not in spec:
+    return None
+  from mtjax.interop.generation import generation  # here, because `import mtjax` stays light
+
+  return generation(spec['generation'], f'{where}.generation')
 
 
 def _head(spec: Any, where: str) -> Any:
@@ -323,12 +348,18 @@ def _head(spec: Any, where: str) -> Any:
 
 
 def _metrics(head: Any, spec: Mapping[str, Any], where: str) -> Collection:
-  """The metrics of a task: those it names, or its head's. What they want to know of the head they are told."""
+  """The metrics of the task at `where`: those it names, or its head's. What they want to know of it they are told."""
+  generation, where = f'{where}.generation', f'{where}.metrics'
   metrics: dict[str, Any] = {}
   for metric in spec.get('metrics') or getattr(head, 'default_metrics', ()):
     metric = {'name': metric} if isinstance(metric, str) else dict(metric)
-    wanted = keywords(METRICS.lookup(metric.get('name'))) or ()
-    facts = {'kind': getattr(head, 'kind', 'identity'), 'classes': getattr(head, 'classes', None)}
+    factory = METRICS.lookup(metric.get('name'))
+    wanted, of_text = keywords(factory) or (), _default_kind(factory) == 'text'
+    kind = getattr(head, 'kind', 'identity')
+    if of_text and 'generation' not in spec:
+      raise ValueError(f"'{where}': {metric['name']!r} is for heads of kind 'text', got {kind!r}. It compares what the "
+                       f"model writes: give '{generation}' a tokenizer and max_new_tokens.")
+    facts = {'kind': 'text' if of_text else kind, 'classes': getattr(head, 'classes', None)}
     metric = {field: value for field, value in facts.items() if field in wanted and value is not None} | metric
     built = METRICS.build(metric, where)
     taken = {number.name for other in metrics.values() for number in other.specs}
@@ -337,6 +368,11 @@ def _metrics(head: Any, spec: Mapping[str, Any], where: str) -> Collection:
         raise ValueError(f"'{where}' gives '{number.name}' twice. Leave one out.")
     metrics[' '.join(number.name for number in built.specs)] = built
   return Collection(metrics)
+
+
+def _default_kind(factory: Callable) -> Any:
+  parameter = inspect.signature(factory).parameters.get('kind')
+  return parameter.default if parameter else None
 
 
 def _loss(spec: Any, where: str) -> Callable:
