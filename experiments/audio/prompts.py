@@ -1,41 +1,49 @@
-r"""Spoken prompts in five languages: the language, and what is said, by Whisper-base, fine-tuned on short clips.
+r"""Spoken prompts in five languages: which language, and what is said; Whisper-base, fine-tuned on clips of 3 seconds.
+
+python -m mtjax.data.fetch asterisk whisper_base
+python -m mtjax.train --config=experiments/audio/prompts.py --workdir=runs/prompts
+  variants: prompts.py:smoke and prompts.py:tiny (a small Whisper from nothing that writes bytes)   prompts.py:seed=1
+            prompts.py:whole (all of it is trained, not its decoder and the upper two blocks of its encoder alone)
 """
 from experiments.common import base_config, parse_arg
-from mtjax.data.sources.asterisk import LANGUAGES, SAMPLE_RATE
+from mtjax.data.sources.asterisk import LANGUAGES, SAMPLE_RATE, SHORT
 
 MODEL = 'fetched:whisper_base'
 TEMPLATE = '<|{language}|><|transcribe|><|notimestamps|> {transcript}<|endoftext|>'
+END = 50257
+FROZEN = (r'^encoder/encoder/(conv\d|pos_embed|block_[0-3])', r'^encoder/decoder/.*embed')
 
 
 def get_config(arg=None):
   """See the top of the file."""
-  arg = parse_arg(arg, smoke=False, seed=0, tiny=False, frozen=False, seconds=5.0)
+  arg = parse_arg(arg, smoke=False, seed=0, tiny=False, whole=False)
+  tiny = arg.tiny or arg.smoke
   config = base_config()
   config.seed = arg.seed
-  if arg.tiny or arg.smoke:
-    targets = dict(template='{transcript}', path='bytes', length=64)
-    writes = dict(tokenizer='bytes', prefix=1, max_new_tokens=64, stop_tokens=2)
-    config.encoder = dict(name='whisper', vocab_size=259, width=64, depth=2, heads=4, frames=50 * int(arg.seconds),
-                          max_length=128, start_id=0, dropout_rate=0.1)
+  if tiny:
+    vocab_size, targets = 259, dict(template='{transcript}', path='bytes', length=64)
+    writes = dict(tokenizer='bytes', prefix=1, max_new_tokens=48, stop_tokens=2)
+    config.encoder = dict(name='whisper', vocab_size=vocab_size, width=64, depth=2, heads=4, frames=int(50 * SHORT),
+                          max_length=64, start_id=0, dropout_rate=0.1)
   else:
-    targets = dict(template=TEMPLATE, path=MODEL, length=40, names={'language': LANGUAGES})
-    writes = dict(tokenizer=MODEL, prefix=3, max_new_tokens=36, stop_tokens=50257, suppress=MODEL)
+    vocab_size, targets = 51865, dict(template=TEMPLATE, path=MODEL, length=26, names={'language': LANGUAGES})
+    writes = dict(tokenizer=MODEL, prefix=3, max_new_tokens=23, stop_tokens=END, suppress=MODEL)
     config.encoder = dict(name='ctranslate2', directory=MODEL)
   config.data = dict(
-    name='asterisk', config='short', batch_size=16, eval_batch_size=32, seed=arg.seed, inputs=('inputs', 'targets'),
-    format={'inputs': dict(name='whisper_spectrogram', column='audio', seconds=arg.seconds, sample_rate=SAMPLE_RATE),
+    name='asterisk', config='short', batch_size=32 if tiny else 8, eval_batch_size=32, seed=arg.seed,
+    inputs=('inputs', 'targets'),
+    format={'inputs': dict(name='whisper_spectrogram', column='audio', seconds=SHORT, sample_rate=SAMPLE_RATE),
             'targets': dict(name='targets', **targets)})
   config.tasks = {
-    'language': dict(label='language', head=dict(name='classification', classes=len(LANGUAGES)),
-                     metrics=('accuracy', 'log_loss')),
-    'transcript': dict(
-      label='targets', head=dict(name='language_model', vocab_size=259 if arg.tiny or arg.smoke else 51865, tie=True),
-      loss='position_xent', generation=dict(**writes, limit=100),
-      metrics=(dict(name='wer', normalisation='letters', by='language', groups=LANGUAGES),)),
+    'language': dict(label='language', head=dict(name='classification', classes=len(LANGUAGES)), loss='softmax_xent',
+                     metrics=('accuracy', 'log_loss'), weight=1.0),
+    'transcript': dict(label='targets', head=dict(name='language_model', vocab_size=vocab_size, tie=True),
+                       loss='position_xent', generation=dict(**writes, limit=8 if arg.smoke else 96), weight=1.0,
+                       metrics=(dict(name='wer', normalisation='letters', by='language', groups=LANGUAGES), 'chrf')),
   }
-  config.optimizer = dict(name='adamw', lr=2e-5, weight_decay=0.0, clip_norm=1.0,
+  config.optimizer = dict(name='adamw', lr=2e-3 if tiny else 5e-5, weight_decay=0.0, clip_norm=1.0,
                           schedule=dict(name='cosine', warmup_steps=0.1))
-  config.frozen = (r'^encoder/encoder/',) if arg.frozen else (r'pos_embed$',)
-  config.steps = 200
-  config.log_every, config.eval_every, config.checkpoint_every = 10, 100, 200
+  config.frozen = () if tiny or arg.whole else FROZEN
+  config.steps = 4 if arg.smoke else 1000 if arg.tiny else 240
+  config.log_every, config.eval_every, config.checkpoint_every = (2, 4, 4) if arg.smoke else (20, 120, 240)
   return config

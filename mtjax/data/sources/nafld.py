@@ -32,6 +32,7 @@ class Nafld(base.Source):
 
   Inputs: `person` float32 [5], age, male, weight, height, bmi; `labs` float32 [6], the latest sbp, dbp, hdl, chol,
   smoke and fib4 on or before the index date; NaN where not measured. `history` int32 [10], diagnoses up to that date.
+  (The package's dbp equals its sbp, and its chol its hdl, value by value: four columns hold two measurements.)
   Labels: `outcomes` int32 [11], a first diagnosis of each of the ten conditions, or death, within 1,826 days after the
   index date; `outcomes_mask` bool [11] is False where that cannot be known: the condition was there before, or the
   records end earlier with the person alive and free of it.
