@@ -38,12 +38,12 @@ def get_config(arg=None):
     'language': dict(label='language', head=dict(name='classification', classes=len(LANGUAGES)), loss='softmax_xent',
                      metrics=('accuracy', 'log_loss'), weight=1.0),
     'transcript': dict(label='targets', head=dict(name='language_model', vocab_size=vocab_size, tie=True),
-                       loss='position_xent', generation=dict(**writes, limit=8 if arg.smoke else 96), weight=1.0,
+                       loss='position_xent', generation=dict(**writes, limit=8 if arg.smoke else 32), weight=1.0,
                        metrics=(dict(name='wer', normalisation='letters', by='language', groups=LANGUAGES), 'chrf')),
   }
   config.optimizer = dict(name='adamw', lr=2e-3 if tiny else 5e-5, weight_decay=0.0, clip_norm=1.0,
                           schedule=dict(name='cosine', warmup_steps=0.1))
   config.frozen = () if tiny or arg.whole else FROZEN
-  config.steps = 4 if arg.smoke else 1000 if arg.tiny else 240
-  config.log_every, config.eval_every, config.checkpoint_every = (2, 4, 4) if arg.smoke else (20, 120, 240)
+  config.steps = 4 if arg.smoke else 1000 if arg.tiny else 100
+  config.log_every, config.eval_every, config.checkpoint_every = (2, 4, 4) if arg.smoke else (10, 100, 100)
   return config
