@@ -111,8 +111,9 @@ def default_config() -> ml_collections.ConfigDict:
     order, `eval_batch_size`, `in_memory_mb` (splits below it are read into arrays; default 1024).
   tasks: {task: dict(label, head, loss?, metrics?, weight=1.0, stream?, rows?, generation?)}; `rows` is the source whose
     rows a task reads in a mixture. Their order is that of the losses; a ConfigDict sorts its keys. `metrics` is a list
-    of names or of dict(name, …), see `mtjax.metrics`; the first is the task's primary one. What a metric reads besides the label
-    (`dict(name='gauc', group='user')`) is a column of the stream, taken as labels are: -1 or NaN there becomes 0.
+    of names or of dict(name, …), see `mtjax.metrics`; the first is the task's primary one. What a metric reads besides
+    the label (`dict(name='gauc', group='user')`) is a column of the stream, taken as labels are: -1 or NaN there
+    becomes 0.
     Metrics of text (wer, bleu, …) are of what the model writes: `generation=dict(tokenizer, max_new_tokens, …)`, see
     `mtjax.interop.generation`.
   encoder: dict(name, …); dict(name='hf', directory, …) = a Hugging Face checkpoint with its weights, a folder or

@@ -30,14 +30,15 @@ def test_it_is_plain_data_and_knows_its_arguments(path):
 @pytest.mark.parametrize('path', CONFIGS, ids=str)
 def test_its_smoke_variant_trains(path, tmp_path):
   config = get_config(path, 'smoke')
-  needed = {'multifashion': 'fashion_mnist'}.get(config.data.get('name'))
+  needed = [{'multifashion': 'fashion_mnist'}.get(config.data.get('name'), config.data.get('name'))]
   if str(config.encoder.get('directory', '')).startswith('fetched:'):
-    needed = config.encoder.directory.partition(':')[2]
-  if needed:
-    try:
-      fetch.require(needed)
-    except FileNotFoundError as error:
-      pytest.skip(str(error))
+    needed.append(config.encoder.directory.partition(':')[2])
+  for name in needed:
+    if name in fetch.PACKAGES:
+      try:
+        fetch.require(name)
+      except FileNotFoundError as error:
+        pytest.skip(str(error))
   run = experiment.build(config, tmp_path)
   state, metrics = run.train(run.init())
   assert int(state.step) == config.steps and all(metrics[f'eval/{task}/n'] > 0 for task in config.tasks)

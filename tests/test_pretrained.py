@@ -7,8 +7,8 @@ import pytest
 import toy
 
 from mtjax import experiment
-from mtjax.encoders import BERT
-from mtjax.interop import hf
+from mtjax.encoders import BERT, Whisper
+from mtjax.interop import ctranslate2, hf
 from mtjax.interop.tokenizers import Tokens
 
 WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', *map(str, range(10)), 'is', 'odd', 'even']
@@ -60,6 +60,20 @@ def test_fields_of_the_module_can_be_changed(checkpoint):
     experiment.build(config(folder, pol='mean'))
   with pytest.raises(ValueError, match='has not, or of another shape: .*block_1'):
     experiment.build(config(folder, depth=2))
+
+
+def test_a_whisper_of_ctranslate2_by_config(monkeypatch, tmp_path):
+  module = Whisper(vocab_size=259, width=8, depth=1, heads=2, hidden=8, mels=4, frames=4, max_length=8, start_id=0)
+  sound = np.zeros((1, 8, 4), np.float32)
+  weights = jax.tree.map(lambda x: np.full(x.shape, 0.25, np.float16), jax.eval_shape(
+    module.init, jax.random.key(0), (sound, np.zeros((1, 8), np.int32)))['params'])
+  seen = []
+  monkeypatch.setattr(ctranslate2, 'load', lambda path: (seen.append(path), (module, weights))[1])
+  encoder, found = experiment._encoder(dict(name='ctranslate2', directory=str(tmp_path), dropout_rate=0.5))
+  assert encoder == module.clone(dropout_rate=0.5) and found is weights and seen == [tmp_path]
+  with pytest.raises(FileNotFoundError, match='model.bin'):
+    monkeypatch.undo()
+    experiment._encoder(dict(name='ctranslate2', directory=str(tmp_path)))
 
 
 def test_what_is_no_checkpoint_is_refused(checkpoint, tmp_path):

@@ -31,7 +31,7 @@ def get_config(arg=None):
     config.encoder = dict(name='ctranslate2', directory=MODEL)
   config.data = dict(
     name='asterisk', config='short', batch_size=32 if tiny else 8, eval_batch_size=32, seed=arg.seed,
-    inputs=('inputs', 'targets'),
+    inputs=('inputs', 'targets'), splits={'validation': 'validation[:96]'},
     format={'inputs': dict(name='whisper_spectrogram', column='audio', seconds=SHORT, sample_rate=SAMPLE_RATE),
             'targets': dict(name='targets', **targets)})
   config.tasks = {
@@ -44,6 +44,6 @@ def get_config(arg=None):
   config.optimizer = dict(name='adamw', lr=2e-3 if tiny else 5e-5, weight_decay=0.0, clip_norm=1.0,
                           schedule=dict(name='cosine', warmup_steps=0.1))
   config.frozen = () if tiny or arg.whole else FROZEN
-  config.steps = 4 if arg.smoke else 1000 if arg.tiny else 100
-  config.log_every, config.eval_every, config.checkpoint_every = (2, 4, 4) if arg.smoke else (10, 100, 100)
+  config.steps = 4 if arg.smoke else 1000 if arg.tiny else 60
+  config.log_every, config.eval_every, config.checkpoint_every = (2, 4, 4) if arg.smoke else (10, 60, 60)
   return config

@@ -1,0 +1,140 @@
+"""Metrics of text in a run: what the model writes, by `generate` alone; limits, batches, heads, and what is refused."""
+import functools
+
+import jax
+import numpy as np
+import pytest
+import toy
+
+from mtjax import experiment, metrics
+from mtjax.data.formats import ByteText
+from mtjax.decoding import generate
+from mtjax.metrics._text import normalise
+
+WRITES = dict(tokenizer='bytes', max_new_tokens=6, stop_tokens=2, pad_id=0)
+TARGETS = dict(name='targets', template='{text}', path='bytes', length=12)
+T5 = dict(name='t5', vocab_size=259, width=8, depth=1, heads=2, hidden=12, buckets=4)
+GPT2 = dict(name='gpt2', vocab_size=259, width=8, depth=1, heads=2, hidden=12, max_length=24)
+CHRF = dict(name='exact_match', normalisation='none')
+
+
+def pair(**generation):
+  """An encoder-decoder that copies a text; 'odd' is another task on its encoder."""
+  return toy.config(
+    data=dict(name='toy:Toy', batch_size=64, inputs=('inputs', 'targets'), format={
+      'inputs': dict(name='bytes', column='text', length=12), 'targets': TARGETS}),
+    tasks={'copy': dict(label='targets', head=dict(name='language_model', vocab_size=259, tie=True), loss='position_xent',
+                        metrics=(dict(name='wer', by='odd', groups=('even', 'odd')), 'exact_match'),
+                        generation=dict(**WRITES, prefix=3, **generation))},
+    encoder=T5)
+
+
+def decoder(**generation):
+  """A decoder that goes on from '3 is '; its head has weights of its own."""
+  return toy.config(
+    data=dict(name='toy:Toy', batch_size=64, inputs='tokens', format={
+      'tokens': dict(name='bytes', column='text', length=12),
+      'prompt': dict(name='targets', template='{digit} is', path='bytes', length=7),
+      'answer': dict(name='targets', template='{text}', path='bytes', length=12)}),
+    tasks={'next': dict(label='tokens', head=dict(name='language_model', vocab_size=259), metrics=('wer',),
+                        generation=dict(WRITES, prompts='prompt', references='answer', **generation))},
+    encoder=GPT2)
+
+
+@functools.cache
+def built(make, **generation):
+  run = experiment.build(make(**generation))
+  return run, run.init()
+
+
+def numbers(run, state, split, task):
+  """(evaluated, of one batch of all rows: columns of the split)."""
+  (batch,) = run.streams['Toy'].eval_batches(split, run.streams['Toy'].num_rows(split))
+  found = run.evaluate(state, split)
+  return {name.removeprefix(f'eval/{task}/'): value for name, value in found.items()}, batch
+
+
+def texts(rows, lengths):
+  return ByteText().decode(rows, np.arange(rows.shape[1]) < np.asarray(lengths)[:, None])
+
+
+def test_an_encoder_decoder_writes_from_its_inputs_and_the_prefix():
+  run, state = built(pair)
+  found, batch = numbers(run, state, 'validation', 'copy')
+  begun = np.concatenate([np.full((300, 1), run.objective.encoder.start_id), batch['targets'][:, :3]], axis=1)
+  made = generate(run.objective.encoder, state.params['encoder'], batch['inputs'], decoder_prompts=begun,
+                  max_new_tokens=6, stop_tokens=2, pad_id=0)
+  said, label = texts(made.tokens, made.lengths), ByteText().decode(batch['targets'][:, 3:])
+  assert label[0].endswith('odd') or label[0].endswith('even')
+  view = {'label': label, 'odd': batch['odd'], 'mask': np.ones(300, bool)}
+  # Batches of 64, the last one padded, write what one batch of all rows does, up to a tie that rounding breaks.
+  for metric in (metrics.wer(by='odd', groups=('even', 'odd')), metrics.exact_match()):
+    for name, value in metric.compute(metric.update(metric.init(), said, view)).items():
+      assert found[name] == pytest.approx(value, abs=1e-9), name
+  assert found['n'] == 300 and found['wer'] > 0 and found['wer/odd'] != found['wer/even']
+
+
+def test_a_limit_is_of_the_validation_split_alone():
+  run, state = built(pair, limit=70)
+  found, batch = numbers(run, state, 'validation', 'copy')
+  writer, task = run._evaluator._texts, run.objective.tasks['copy']
+  whole = jax.tree.map(lambda x: x[:128], dict(batch))
+  said, view = writer.write(state.params, task, whole)
+  metric = metrics.wer()
+  first = {'label': view['label'][:70], 'mask': np.ones(70, bool)}
+  assert found['wer'] == pytest.approx(metric.compute(metric.update((), said[:70], first))['wer'], abs=1e-9)
+  unlimited, _ = built(pair)
+  assert run.evaluate(state, 'test') == unlimited.evaluate(state, 'test')
+
+
+def test_a_decoder_goes_on_from_prompts_by_the_head_of_the_task():
+  run, state = built(decoder)
+  found, batch = numbers(run, state, 'validation', 'next')
+  prompts = batch['prompt']
+  assert ByteText().decode(prompts[:1]) == [f'{batch["prompt"][0, 1] - 3 - 48} is']
+  params, task = state.params, run.objective.tasks['next']
+  made = generate(run.objective.encoder, params['encoder'], np.maximum(prompts, 0), mask=prompts >= 0, max_new_tokens=6,
+                  stop_tokens=2, pad_id=0, head=task.head, head_params=params['heads']['next'])
+  metric = metrics.wer()
+  view = {'label': ByteText().decode(batch['answer']), 'mask': np.ones(300, bool)}
+  value = metric.compute(metric.update((), texts(made.tokens, made.lengths), view))['wer']
+  assert found['wer'] == pytest.approx(value, abs=1e-9)
+
+
+def test_rows_without_a_label_are_not_compared():
+  run, state = built(pair)
+  (batch,) = run.streams['Toy'].eval_batches('validation', 300)
+  batch = {name: x[:64].copy() for name, x in batch.items()}
+  batch['targets_mask'][::2] = False
+  batch['valid'][1] = False
+  _, view = run._evaluator._texts.write(state.params, run.objective.tasks['copy'], batch)
+  assert view['mask'].tolist() == [i % 2 == 1 and i != 1 for i in range(64)]
+
+
+def task(make, **fields):
+  config = make()
+  (name,) = config.tasks
+  for field, value in fields.items():
+    config.tasks[name][field] = value
+  return config
+
+
+@pytest.mark.parametrize('config, words', [
+  (lambda: task(pair, metrics=(dict(name='wer', kind='softmax'),)), "'wer' is for heads of kind 'text', got 'softmax'"),
+  (lambda: pair(top_k=3), "Unknown config key 'tasks.copy.generation.top_k'"),
+  (lambda: task(decoder, generation=dict(WRITES)), "'tasks.next.generation.prompts' must name the column"),
+  (lambda: task(decoder, generation=dict(WRITES, prompts='prompt', prefix=1)), 'allowed is one of the two'),
+  (lambda: task(decoder, generation=dict(WRITES, prompts='promt')), "no label column 'promt'"),
+  (lambda: task(decoder, generation=dict(max_new_tokens=3, tokenizer='none.json')), 'none.json does not exist'),
+  (lambda: task(lambda: toy.config(tasks={'digit': dict(label='digit', head=dict(name='linear', classes=10))}),
+                generation=dict(WRITES)), "'tasks.digit.generation': MLP can't generate"),
+])
+def test_what_does_not_fit_is_said_before_anything_is_compiled(config, words):
+  with pytest.raises((ValueError, FileNotFoundError)) as error:
+    experiment.build(config())
+  assert words in str(error.value)
+
+
+def test_normalisation_to_letters():
+  assert normalise("  C'È\tl'été: №1 — Ёлка! ", 'letters') == 'c e l ete no1 елка'
+  assert normalise('...', 'letters') == ''
