@@ -6,6 +6,9 @@ python -m mtjax.train --config=experiments/tabular/census.py --workdir=runs/cens
 Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts", KDD 2018. `income`:
 income above 50,000 dollars, and never married; `education`: college degree, and never married. Each of 32 columns of
 categories is embedded in width 4, seven numbers beside them; then 128-64 units; two passes over 199,523 people.
+Expected: test AUC income .9457 ± .0004, never married .9943 ± .0000; college .9062 ± .0009, never married .9942 ± .0000
+(mean ± sd of seeds 0 and 1); half a minute on two busy CPU cores; experiments/results/census_income.json and
+census_education.json.
 """
 from experiments.common import base_config, parse_arg
 from mtjax.config import did_you_mean

@@ -5,6 +5,8 @@ python -m mtjax.train --config=experiments/tabular/yeast.py --workdir=runs/yeast
   variants: yeast.py:smoke   yeast.py:seed=1
 Elisseeff & Weston, "A kernel method for multi-labelled classification", NeurIPS 2001. 103 numbers a gene; 1,692 genes
 train.
+Expected: on test, mean over the classes of average precision .487 ± .004, F1 .355 ± .005, AUC .715 ± .007 (mean ± sd of
+seeds 0, 1, 2); half a minute to two on two busy CPU cores; experiments/results/yeast.json.
 """
 from experiments.common import base_config, parse_arg
 

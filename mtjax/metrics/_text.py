@@ -109,7 +109,7 @@ def normalise(text: str, how: str) -> str:
   if how != 'none':
     text = text.lower()
   if how == 'letters':
-    plain = (c for c in unicodedata.normalize('NFKD', text) if not unicodedata.combining(c))
+    plain = (c for c in unicodedata.normalize('NFKD', text).lower() if not unicodedata.combining(c))
     text = ' '.join(''.join(c if c.isalnum() else ' ' for c in plain).split())
   if how == 'squad':
     text = ' '.join(_ARTICLES.sub(' ', text.translate(_PUNCTUATION)).split())
