@@ -8,8 +8,8 @@ Allen et al., "Nonalcoholic fatty liver disease incidence and impact on metaboli
 `survival`: the hazards of nine intervals up to twenty years (Gensheimer & Narasimhan, 2019), with censoring; its
 concordance is of the days themselves. Missing measurements have a learned value and an indicator each.
 Expected: on test, mean AUC of the outcomes .766 ± .002 and average precision .187 ± .001, concordance of survival
-.874 ± .001 (mean ± sd of seeds 0 and 1); half a minute on two busy CPU cores; experiments/results/nafld.json. Age alone has
-the concordance .834 and the mean AUC .704.
+.874 ± .001 (mean ± sd of seeds 0 and 1); half a minute on two busy CPU cores; experiments/results/nafld.json. Age
+alone has the concordance .834 and the mean AUC .704.
 """
 from experiments.common import base_config, parse_arg
 from mtjax.data.sources.nafld import OUTCOMES
