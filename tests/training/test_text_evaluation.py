@@ -82,6 +82,17 @@ def test_an_encoder_decoder_writes_from_its_inputs_and_the_prefix():
   assert found['n'] == 300
 
 
+def test_two_devices_write_what_one_does():
+  run, state = built(pair)
+  config = pair()
+  config.mesh = {'data': 2}
+  two = experiment.build(config)
+  state2 = state.replace(params=jax.device_put(jax.device_get(state.params), replicated(two.mesh)))
+  task, stream = two.objective.tasks['copy'], two.streams['Toy']
+  found = two._evaluator._texts(state2.params, task, stream, 'validation', two.mesh, 64)
+  assert found['fingerprint'] == run.evaluate(state, 'validation')['eval/copy/fingerprint']
+
+
 def test_a_limit_is_of_the_validation_split_alone():
   run, state = built(pair, limit=70)
   found, batch = numbers(run, state, 'validation', 'copy')
