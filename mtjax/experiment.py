@@ -6,6 +6,7 @@
   run.evaluate(state)
 """
 import functools
+import inspect
 import json
 import pathlib
 from collections.abc import Callable, Mapping
@@ -33,8 +34,9 @@ from mtjax.training.loop import Settings, Stage
 from mtjax.training.optimizer import make_optimizer
 from mtjax.training.profile import check_profile
 from mtjax.training.state import init_state, make_train_step
+from mtjax.training.text_evaluation import check_generation
 
-_TASK_KEYS = ('label', 'head', 'loss', 'metrics', 'weight', 'stream', 'rows')
+_TASK_KEYS = ('label', 'head', 'loss', 'metrics', 'weight', 'stream', 'rows', 'generation')
 _STAGE_KEYS = ('name', 'steps', 'data', 'optimizer', 'aggregator', 'sharpness', 'gradients', 'frozen', 'weights')
 
 
@@ -49,13 +51,17 @@ def default_config() -> ml_collections.ConfigDict:
     each (whose shares are then those of batches). `batch_size` is rows a step over all hosts;
     given beside `streams`, it is divided equally over those that have none of their own. Of all streams: `seed` of the
     order, `eval_batch_size`, `in_memory_mb` (splits below it are read into arrays; default 1024).
-  tasks: {task: dict(label, head, loss?, metrics?, weight=1.0, stream?, rows?)}; `rows` is the source whose rows a task
-    reads in a mixture. Their order is that of the losses; a ConfigDict sorts its keys. `metrics` is a list of names or
-    of dict(name, …), see `mtjax.metrics`; the first is the task's primary one. What a metric reads besides the label
-    (`dict(name='gauc', group='user')`) is a column of the stream, taken as labels are: -1 or NaN there becomes 0.
+  tasks: {task: dict(label, head, loss?, metrics?, weight=1.0, stream?, rows?, generation?)}; `rows` is the source whose
+    rows a task reads in a mixture. Their order is that of the losses; a ConfigDict sorts its keys. `metrics` is a list
+    of names or of dict(name, …), see `mtjax.metrics`; the first is the task's primary one. What a metric reads besides
+    the label (`dict(name='gauc', group='user')`) is a column of the stream, taken as labels are: -1 or NaN there
+    becomes 0.
+    Metrics of text (wer, bleu, …) are of what the model writes: `generation=dict(tokenizer, max_new_tokens, …)`, see
+    `mtjax.interop.generation`.
   encoder: dict(name, …); dict(name='hf', directory, …) = a Hugging Face checkpoint with its weights, a folder or
     'fetched:NAME', whose fields may be changed (pool, dropout_rate, remat, …); likewise
-    dict(name='pretrained_efficientnet_lite', directory='fetched:efficientnet_lite0').
+    dict(name='pretrained_efficientnet_lite', directory='fetched:efficientnet_lite0'), and name='ctranslate2',
+    a Whisper in a file of CTranslate2.
   optimizer: dict(name, lr, …), see `mtjax.training.optimizer`.
   aggregator: dict(name, …), how one update is made of the tasks' gradients (`mtjax.optim`); {} = the sum of the losses
     times their weights, which also scale the losses that a method sees. `preference` is a list in the order of the
@@ -161,6 +167,9 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
     weights = _fitting(weights, shapes['encoder'])
     weights = jax.device_get(weights) if hosts.count() > 1 else weights  # an array of one host's device is no other's
   split = partitions(shapes, mesh, _sharding_rules(config['sharding']))
+  for task in tasks.values():
+    if task.generation:
+      check_generation(task, encoder, inputs[task.stream])
   evaluator = Evaluator(objective, streams, _weights(tasks, {}), mesh, data['eval_batch_size'])
   stages, begins = [], []
   for spec, own in zip(specs, stage_streams):
@@ -256,8 +265,9 @@ def _labels(tasks: Mapping[str, Any], streams: Mapping[str, Any]) -> dict[str, t
     check_keys(spec, _TASK_KEYS, f'tasks.{name}')
     if 'label' not in spec or 'head' not in spec:
       raise ValueError(f"'tasks.{name}' needs a label (a column of its stream) and a head.")
-    metrics = _metrics(_head(spec['head'], f'tasks.{name}.head', Precision()), spec, f'tasks.{name}.metrics')
-    labels[_stream_of(name, spec, streams)] |= {spec['label'], *metrics.columns}
+    metrics = _metrics(_head(spec['head'], f'tasks.{name}.head', Precision()), spec, f'tasks.{name}')
+    read = [spec.get('generation', {}).get(field) for field in ('prompts', 'references')]
+    labels[_stream_of(name, spec, streams)] |= {spec['label'], *metrics.columns, *filter(None, read)}
   return {name: tuple(sorted(columns)) for name, columns in labels.items()}
 
 
@@ -302,8 +312,17 @@ def _task(name: str, spec: Mapping[str, Any], streams: Mapping[str, Stream], pre
     row_id = list(stream.sources).index(rows)
   weight = spec.get('weight', 1.0)
   _check_weight(weight, f'{where}.weight')
-  return Task(name, stream.name, spec['label'], head, loss, _metrics(head, spec, f'{where}.metrics'),
-              float(weight), row_id)
+  return Task(name, stream.name, spec['label'], head, loss, _metrics(head, spec, where), float(weight), row_id,
+              _generation(spec, where))
+
+
+def _generation(spec: Mapping[str, Any], where: str) -> Any:
+  """How the task's texts are written; None where it has none."""
+  if 'generation' not in spec:
+    return None
+  from mtjax.interop.generation import generation  # here, because `import mtjax` stays light
+
+  return generation(spec['generation'], f'{where}.generation')
 
 
 def _head(spec: Any, where: str, precision: Precision) -> Any:
@@ -314,12 +333,18 @@ def _head(spec: Any, where: str, precision: Precision) -> Any:
 
 
 def _metrics(head: Any, spec: Mapping[str, Any], where: str) -> Collection:
-  """The metrics of a task: those it names, or its head's. What they want to know of the head they are told."""
+  """The metrics of the task at `where`: those it names, or its head's. What they want to know of it they are told."""
+  generation, where = f'{where}.generation', f'{where}.metrics'
   metrics: dict[str, Any] = {}
   for metric in spec.get('metrics') or getattr(head, 'default_metrics', ()):
     metric = {'name': metric} if isinstance(metric, str) else dict(metric)
-    wanted = keywords(METRICS.lookup(metric.get('name'))) or ()
-    facts = {'kind': getattr(head, 'kind', 'identity'), 'classes': getattr(head, 'classes', None)}
+    factory = METRICS.lookup(metric.get('name'))
+    wanted, of_text = keywords(factory) or (), _default_kind(factory) == 'text'
+    kind = getattr(head, 'kind', 'identity')
+    if of_text and 'generation' not in spec:
+      raise ValueError(f"'{where}': {metric['name']!r} is for heads of kind 'text', got {kind!r}. It compares what the "
+                       f"model writes: give '{generation}' a tokenizer and max_new_tokens.")
+    facts = {'kind': 'text' if of_text else kind, 'classes': getattr(head, 'classes', None)}
     metric = {field: value for field, value in facts.items() if field in wanted and value is not None} | metric
     built = METRICS.build(metric, where)
     taken = {number.name for other in metrics.values() for number in other.specs}
@@ -328,6 +353,11 @@ def _metrics(head: Any, spec: Mapping[str, Any], where: str) -> Collection:
         raise ValueError(f"'{where}' gives '{number.name}' twice. Leave one out.")
     metrics[' '.join(number.name for number in built.specs)] = built
   return Collection(metrics)
+
+
+def _default_kind(factory: Callable) -> Any:
+  parameter = inspect.signature(factory).parameters.get('kind')
+  return parameter.default if parameter else None
 
 
 def _loss(spec: Any, where: str) -> Callable:

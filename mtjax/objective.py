@@ -120,7 +120,7 @@ class Objective:
     for members in _grouped([self._kind(stream, columns, rows=True) for stream, _, columns in pieces]):
       own = [pieces[s] for s in members]
       xs, contexts = (jax.tree.map(lambda *rows: jnp.stack(rows), *(of(stream, columns) for stream, _, columns in own))
-                      for of in (self.stream_inputs, self._context))
+                      for of in (self.stream_inputs, self.context))
       keys = jax.vmap(functools.partial(jax.random.fold_in, stream_key(rng, 'encoder')))(jnp.array(members))
       rows = sinks['encoder'] if len(own) == len(pieces) else jax.tree.map(
         lambda x, m=members: x[jnp.array(m)], sinks['encoder'])
@@ -146,7 +146,7 @@ class Objective:
     outputs = {}
     for streams in self._alike(batch):
       xs = [self.stream_inputs(stream, batch[stream]) for stream in streams]
-      contexts = [self._context(stream, batch[stream]) for stream in streams]
+      contexts = [self.context(stream, batch[stream]) for stream in streams]
       features = self.encode(params, _join(xs), ctx=_join(contexts), rng=rng, train=train)
       start = 0
       for stream in streams:
@@ -209,7 +209,7 @@ class Objective:
   def _tasks_of(self, stream: str) -> list[Task]:
     return [task for task in self.tasks.values() if task.stream == stream]
 
-  def _context(self, stream: str, columns: Mapping[str, jax.Array]) -> Ctx:
+  def context(self, stream: str, columns: Mapping[str, jax.Array]) -> Ctx:
     """Which task each row serves: known where a row serves one task only."""
     index = {name: i for i, name in enumerate(self.tasks)}
     tasks = self._tasks_of(stream)

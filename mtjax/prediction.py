@@ -15,6 +15,7 @@ from mtjax.parallel import replicated
 from mtjax.studies import maps
 from mtjax.studies.html import encode_image
 from mtjax.tasks import Task
+from mtjax.training.text_evaluation import TextEvaluator
 
 MAX_MAPS = 8  # samples of a task whose labels are drawn
 
@@ -31,6 +32,7 @@ class Predictor:
   def __init__(self, objective: Objective, streams: Mapping[str, Stream], mesh: Mesh):
     self._objective, self._streams, self._mesh = objective, dict(streams), mesh
     self._run = jax.jit(self._outputs, static_argnames='tasks', out_shardings=replicated(mesh))
+    self._texts = TextEvaluator(objective, mesh)
 
   def __call__(self, params: Any, inputs: Any, stream: str | None = None,
                batch_size: int = 256) -> dict[str, dict[str, np.ndarray]]:
@@ -45,21 +47,16 @@ class Predictor:
     columns = self._check(inputs, stream)
     streams = [stream] if stream else [n for n, s in self._streams.items() if self._fits(s, columns)]
     tasks = tuple(t.name for t in self._objective.tasks.values() if t.stream in streams)
-    x = self._objective.stream_inputs(streams[0], columns)
-    total = len(jax.tree.leaves(x)[0])
-    size = min(batch_size, total)
-    parts = []
-    for start in range(0, total, size):
-      index = np.minimum(np.arange(start, start + size), total - 1)
-      parts.append(jax.device_get(self._run(params, _take(x, index), tasks=tasks)))
-    whole = {name: np.concatenate([part[name] for part in parts])[:total] for name in tasks}
-    return {name: decode(self._objective.tasks[name], out) for name, out in whole.items()}
+    return self._of(params, columns, streams[0], tasks, batch_size)
 
   def samples(self, params: Any, split: str = 'test', per_task: int = 24) -> dict[str, dict[str, Any]]:
-    """The first labelled rows of every task with what was predicted, in the form of the report."""
+    """The first labelled rows of every task with what was predicted, or written, in the form of the report."""
     found = {}
     for stream in self._streams.values():
       tasks = {name: task for name, task in self._objective.tasks.items() if task.stream == stream.name}
+      found |= {name: self._written(params, task, stream, split, per_task)
+                for name, task in tasks.items() if task.generation}
+      tasks = {name: task for name, task in tasks.items() if not task.generation}
       chosen = {name: ([], []) for name in tasks}  # positions among `rows`, labels
       rows: dict[tuple[int, int], dict[str, np.ndarray]] = {}
       for number, batch in enumerate(stream.eval_batches(split, min(256, stream.num_rows(split)))):
@@ -75,7 +72,7 @@ class Predictor:
       if not rows:
         continue
       columns = {column: np.stack([row[column] for row in rows.values()]) for column in stream.input_columns}
-      outputs = self(params, columns, stream.name)
+      outputs = self._of(params, columns, stream.name, tuple(tasks), len(rows))
       position = {key: i for i, key in enumerate(rows)}
       for name, (keys, labels) in chosen.items():
         if keys:
@@ -87,6 +84,30 @@ class Predictor:
              **_compare(tasks[name].kind, outputs[name], position[key], label, names)}
             for key, label in zip(keys, labels)]}
     return {name: found[name] for name in self._objective.tasks if name in found}
+
+  def _of(self, params: Any, columns: Mapping[str, np.ndarray], stream: str, tasks: tuple[str, ...],
+          batch_size: int) -> dict[str, dict[str, np.ndarray]]:
+    """The decoded outputs of these tasks, batch by batch."""
+    x = self._objective.stream_inputs(stream, columns)
+    total = len(jax.tree.leaves(x)[0])
+    size = min(batch_size, total)
+    parts = []
+    for start in range(0, total, size):
+      index = np.minimum(np.arange(start, start + size), total - 1)
+      parts.append(jax.device_get(self._run(params, _take(x, index), tasks=tasks)))
+    whole = {name: np.concatenate([part[name] for part in parts])[:total] for name in tasks}
+    return {name: decode(self._objective.tasks[name], out) for name, out in whole.items()}
+
+  def _written(self, params: Any, task: Task, stream: Stream, split: str, count: int) -> dict[str, Any]:
+    """The first rows of a task whose model writes: references and what it wrote."""
+    rows = []
+    for batch in stream.eval_batches(split, stream.batch_size):
+      said, view = self._texts.write(params, task, batch)
+      rows += [{'input': _show_input(stream, batch, i), 'label': view['label'][i], 'prediction': said[i], 'detail': '',
+                'correct': None} for i in np.flatnonzero(view['mask'])]
+      if len(rows) >= count:
+        break
+    return {'kind': 'text', 'rows': rows[:count]}
 
   def _outputs(self, params, inputs, tasks):
     features = self._objective.encode(params, inputs)

@@ -20,9 +20,10 @@ ENCODERS = Registry('encoder', {
   'mamba': 'mtjax.encoders:Mamba',
   'mamba2': 'mtjax.encoders:Mamba2',
   'hf': 'mtjax.interop.hf:load',
+  'ctranslate2': 'mtjax.interop.ctranslate2:load',
   'pretrained_efficientnet_lite': 'mtjax.encoders.efficientnet_lite:load',
 })
-CHECKPOINTS = ('hf', 'pretrained_efficientnet_lite')  # the encoders that come with weights
+CHECKPOINTS = ('hf', 'ctranslate2', 'pretrained_efficientnet_lite')  # the encoders that come with weights
 HEADS = Registry('head', {
   'classification': 'mtjax.heads:Classification',
   'linear': 'mtjax.heads:Classification',
@@ -51,10 +52,15 @@ METRICS = Registry('metric', {name: f'mtjax.metrics:{name}' for name in (
   'accuracy', 'macro_f1', 'balanced_accuracy', 'log_loss', 'normalised_entropy', 'kappa', 'linear_kappa',
   'quadratic_kappa', 'mcc', 'ece', 'mce', 'adaptive_ece', 'classwise_ece', 'reliability', 'brier', 'acc', 'acc_norm',
   'acc_mutual_info', 'auc', 'average_precision', 'gauc', 'ndcg', 'hit_rate', 'recall_at_k', 'precision_at_k', 'mrr',
-  'map_at_k', 'mse', 'mae', 'rmse', 'r2', 'pearson', 'spearman', 'concordance_index', 'miou', 'pixel_accuracy',
+  'map_at_k', 'mse', 'mae', 'rmse', 'r2', 'pearson', 'spearman', 'concordance_index',
+  'survival_concordance', 'miou', 'pixel_accuracy',
   'depth_abs', 'depth_rel', 'depth_rmse', 'depth_delta', 'mean_angle', 'median_angle', 'angle_within', 'ods_f',
   'boundary_f', 'exact_match', 'token_f1', 'wer', 'rouge1', 'rouge2', 'rouge_l', 'bleu', 'chrf', 'ter')})
 FORMATS = Registry('format', {'bytes': 'mtjax.data.formats:Bytes', 'hashed_words': 'mtjax.data.formats:HashedWords',
                                'tokens': 'mtjax.interop.tokenizers:Tokens',
-                               'token_types': 'mtjax.interop.tokenizers:TokenTypes'})
+                               'token_types': 'mtjax.interop.tokenizers:TokenTypes',
+                               'targets': 'mtjax.interop.targets:Targets',
+                               'whisper_spectrogram': 'mtjax.data.waveforms:WhisperSpectrogram',
+                               'ast_spectrogram': 'mtjax.data.waveforms:AstSpectrogram',
+                               'survival_intervals': 'mtjax.losses.survival:SurvivalIntervals'})
 SOURCES = Registry('data set', sources.SOURCES)

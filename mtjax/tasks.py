@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mtjax.decoding.settings import Generation
 from mtjax.losses.masking import sanitise
 from mtjax.metrics.collection import Collection
 
@@ -25,6 +26,7 @@ class Task:
     metrics: what is measured; the first one is the primary.
     weight: its factor in the total loss, > 0.
     row_id: on a mixture, the `task_id` of its rows; None where every row counts.
+    generation: how the model writes, where metrics are of text.
   """
 
   name: str
@@ -35,6 +37,7 @@ class Task:
   metrics: Collection
   weight: float = 1.0
   row_id: int | None = None
+  generation: Generation | None = None
 
   @property
   def kind(self) -> str:

@@ -7,9 +7,10 @@ import pytest
 import toy
 
 from mtjax import experiment
-from mtjax.encoders import BERT, EfficientNetLite, efficientnet_lite
-from mtjax.interop import hf
+from mtjax.encoders import BERT, EfficientNetLite, Whisper, efficientnet_lite
+from mtjax.interop import ctranslate2, hf
 from mtjax.interop.tokenizers import Tokens, TokenTypes
+from mtjax.precision import Precision
 
 WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', *map(str, range(10)), 'is', 'odd', 'even']
 
@@ -77,6 +78,20 @@ def test_a_run_begins_with_an_efficientnet(tmp_path, monkeypatch):
   assert 'fc' not in own
   given.pop('fc')
   jax.tree.map(np.testing.assert_array_equal, own, given)
+
+
+def test_a_whisper_of_ctranslate2_by_config(monkeypatch, tmp_path):
+  module = Whisper(vocab_size=259, width=8, depth=1, heads=2, hidden=8, mels=4, frames=4, max_length=8, start_id=0)
+  sound = np.zeros((1, 8, 4), np.float32)
+  weights = jax.tree.map(lambda x: np.full(x.shape, 0.25, np.float16), jax.eval_shape(
+    module.init, jax.random.key(0), (sound, np.zeros((1, 8), np.int32)))['params'])
+  seen = []
+  monkeypatch.setattr(ctranslate2, 'load', lambda path: (seen.append(path), (module, weights))[1])
+  encoder, found = experiment._encoder(dict(name='ctranslate2', directory=str(tmp_path), dropout_rate=0.5), Precision(), 'none')
+  assert encoder == module.clone(dropout_rate=0.5) and found is weights and seen == [tmp_path]
+  with pytest.raises(FileNotFoundError, match='model.bin'):
+    monkeypatch.undo()
+    experiment._encoder(dict(name='ctranslate2', directory=str(tmp_path)), Precision(), 'none')
 
 
 def test_what_is_no_checkpoint_is_refused(checkpoint, tmp_path):

@@ -2,6 +2,8 @@
 
 In configs it is 'toy:Toy': a user's own data set, named by import path. 'toy:Bad' has a label out of range in row 3.
 """
+import zlib
+
 import numpy as np
 import sklearn.datasets
 import tensorflow_datasets as tfds
@@ -87,6 +89,14 @@ def config(**fields):
   for name, value in fields.items():
     base[name] = value
   return base
+
+
+def fingerprint(kind='text'):
+  """A metric of text that is another number for other texts, or for another order of them."""
+  from mtjax.metrics._text import Texts
+  from mtjax.metrics.base import MetricSpec
+
+  return Texts(MetricSpec('fingerprint', None, (0, 2**32)), lambda said, refs: zlib.crc32(repr((said, refs)).encode()))
 
 
 def nan_loss(outputs, label):

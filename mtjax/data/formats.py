@@ -52,6 +52,20 @@ def decode_bytes(tokens: np.ndarray) -> str:
   return bytes(int(t) - FIRST_BYTE for t in tokens if t >= FIRST_BYTE).decode('utf-8', 'replace')
 
 
+class ByteText:
+  """Rows of `Bytes` ids -> texts, as a tokenizer decodes.
+
+  Example:
+    >>> ByteText().decode(Bytes('text', length=6)({'text': ['ab', 'cd']}))
+    ['ab', 'cd']
+  """
+
+  def decode(self, tokens: np.ndarray, mask: np.ndarray | None = None) -> list[str]:
+    """tokens [B, L] -> B texts; those with mask [B, L] False do not count."""
+    rows = [np.asarray(row) for row in tokens]
+    return [decode_bytes(row if mask is None else row[np.asarray(mask[i], bool)]) for i, row in enumerate(rows)]
+
+
 @dataclasses.dataclass(frozen=True)
 class HashedWords:
   """Text as a bag of words and of word n-grams, hashed: float32 [N, features], rows of length 1 (0 of an empty text).

@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mtjax.decoding.suppression import Suppressed
+
 
 class _Kept(NamedTuple):
   """Sequences and their scores: tokens [B, K, N], lengths [B, K], scores [B, K]; -inf where there is none yet."""
@@ -39,6 +41,7 @@ class _Kept(NamedTuple):
 def beam_search(step: Callable[[Any, jax.Array], tuple[jax.Array, Any]], logits: jax.Array, cache: Any, *,
                 num_beams: int, max_new_tokens: int, length_penalty: jax.Array | float = 1.0,
                 early_stopping: bool | str = False, stop_tokens: tuple[int, ...] = (), pad_id: int = 0,
+                suppressed: Suppressed | None = None,
                 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Searches from one prompt a row.
 
@@ -52,6 +55,7 @@ def beam_search(step: Callable[[Any, jax.Array], tuple[jax.Array, Any]], logits:
     early_stopping: False, True or 'never'.
     stop_tokens: the tokens that end a sequence.
     pad_id: what stands behind its end.
+    suppressed: tokens that are not written; None = all may be.
 
   Returns:
     (tokens [B, N], lengths [B], scores [B]) of the best hypotheses; the stop token is one of the tokens.
@@ -67,7 +71,8 @@ def beam_search(step: Callable[[Any, jax.Array], tuple[jax.Array, Any]], logits:
 
   def extend(i, logits, running, done, opened):
     """One step of the search: logits [B, K, V] of token i -> (beam [B, K] each goes on from, running, done, opened)."""
-    total = running.scores[..., None] + jax.nn.log_softmax(logits)
+    log_p = jax.nn.log_softmax(logits)
+    total = running.scores[..., None] + (log_p if suppressed is None else suppressed(i, log_p))
     scores, index = jax.lax.top_k(total.reshape(rows, -1), candidates)
     beam, token = index // vocabulary, index % vocabulary
     new = running.take(beam)

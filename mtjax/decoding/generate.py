@@ -28,6 +28,7 @@ from mtjax.config import did_you_mean
 from mtjax.context import Ctx
 from mtjax.decoding.beam_search import any_of, beam_search
 from mtjax.decoding.sampling import sample
+from mtjax.decoding.suppression import Suppressed, read_suppressed
 
 METHODS = ('greedy', 'sample', 'beam')
 
@@ -54,17 +55,20 @@ class _Settings(NamedTuple):
   early_stopping: bool | str
   stop_tokens: tuple[int, ...]
   pad_id: int
+  suppress_tokens: tuple[int, ...]
+  begin_suppress_tokens: tuple[int, ...]
 
 
 def generate(model: nn.Module, params: Any, prompts: Any, *, max_new_tokens: int, method: str = 'greedy',
              temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None, num_beams: int = 4,
              length_penalty: float = 1.0, early_stopping: bool | str = False, stop_tokens: Sequence[int] | int = (),
              rng: jax.Array | None = None, mask: Any = None, decoder_prompts: Any = None,
-             pad_id: int | None = None, ctx: Ctx | None = None) -> Generated:
+             pad_id: int | None = None, suppress_tokens: Sequence[int] = (), begin_suppress_tokens: Sequence[int] = (),
+             head: nn.Module | None = None, head_params: Any = None, ctx: Ctx | None = None) -> Generated:
   """Writes behind prompts.
 
   Args:
-    model: a decoder or an encoder-decoder, with a head.
+    model: a decoder or an encoder-decoder, with logits of its own or with `head`.
     params: its parameters.
     prompts: tokens [B, P] int, or a list of lists of tokens, of any lengths; of an encoder-decoder, the inputs of the
       encoder (tokens, or a spectrogram).
@@ -82,6 +86,10 @@ def generate(model: nn.Module, params: Any, prompts: Any, *, max_new_tokens: int
       takes for padding in inputs of an encoder, and none in the prompts of a decoder.
     decoder_prompts: what the decoder of an encoder-decoder begins with, [P'] or [B, P'] int; None = model.start_id.
     pad_id: what stands behind the end of a text; None = that of the model, or 0.
+    suppress_tokens: tokens that are not written, see `mtjax.decoding.suppression`.
+    begin_suppress_tokens: tokens that are not written first.
+    head: what makes logits [B, L, V] of the features (`mtjax.heads.LanguageModel`); None = the model's own.
+    head_params: its parameters.
     ctx: the rows' tasks, handed on to the model.
 
   Returns:
@@ -93,11 +101,14 @@ def generate(model: nn.Module, params: Any, prompts: Any, *, max_new_tokens: int
   stop_tokens = (stop_tokens,) if isinstance(stop_tokens, numbers.Integral) else tuple(int(t) for t in stop_tokens)
   pad_id = next(i for i in (pad_id, getattr(model, 'pad_id', None), 0) if i is not None)
   settings = _Settings(max_new_tokens, method, top_k, num_beams if method == 'beam' else 1,
-                       early_stopping if method == 'beam' else False, stop_tokens, pad_id)
+                       early_stopping if method == 'beam' else False, stop_tokens, pad_id,
+                       *(read_suppressed(tokens, field, getattr(model, 'vocab_size', None))
+                         for field, tokens in (('suppress_tokens', suppress_tokens),
+                                               ('begin_suppress_tokens', begin_suppress_tokens))))
   _check(settings, temperature, top_p, length_penalty, rng, num_beams)
   if ctx is not None and (ctx.segment_ids is not None or ctx.mask is not None):
     raise ValueError('generate has a ctx with mask or segment_ids; allowed are tasks alone. Padding is said by mask=….')
-  pair = _is_pair(model)
+  pair = is_pair(model)
   if decoder_prompts is not None and not pair:
     raise ValueError(f'generate has decoder_prompts, but {type(model).__name__} has no encoder; its prompts are all '
                      f'that it reads.')
@@ -105,12 +116,14 @@ def generate(model: nn.Module, params: Any, prompts: Any, *, max_new_tokens: int
   _check_room(model, prompts if begun is None else begun, None if pair else mask, max_new_tokens)
   values = {'temperature': jnp.float32(temperature), 'top_p': None if top_p is None else jnp.float32(top_p),
             'length_penalty': jnp.float32(length_penalty)}
-  return _generate(params, prompts, mask, begun, rng, values, ctx, model=model, settings=settings)
+  return _generate(params, head_params or {}, prompts, mask, begun, rng, values, ctx, model=model, head=head,
+                   settings=settings)
 
 
-@functools.partial(jax.jit, static_argnames=('model', 'settings'))
-def _generate(params, prompts, mask, begun, rng, values, ctx, *, model, settings) -> Generated:
+@functools.partial(jax.jit, static_argnames=('model', 'head', 'settings'))
+def _generate(params, head_params, prompts, mask, begun, rng, values, ctx, *, model, head, settings) -> Generated:
   variables, rows, count = {'params': params}, len(prompts), settings.max_new_tokens
+  suppressed = Suppressed(settings.suppress_tokens, settings.begin_suppress_tokens)
 
   def decode(cache, tokens, mask, ctx):
     if hasattr(model, 'prefill'):
@@ -120,6 +133,8 @@ def _generate(params, prompts, mask, begun, rng, values, ctx, *, model, settings
                     method='prefill'))
     else:
       features, cache = model.apply(variables, tokens, cache, mask=mask, ctx=ctx, method='decode')
+    if head is not None:
+      return head.apply({'params': head_params}, features), cache
     if 'logits' not in features.aux:
       raise ValueError(f'{type(model).__name__} has no logits to generate from; give it a head.')
     return features.aux['logits'], cache
@@ -144,16 +159,18 @@ def _generate(params, prompts, mask, begun, rng, values, ctx, *, model, settings
 
     return Generated(*beam_search(
       step, logits, cache, num_beams=settings.num_beams, max_new_tokens=count, early_stopping=settings.early_stopping,
-      length_penalty=values['length_penalty'], stop_tokens=settings.stop_tokens, pad_id=settings.pad_id))
+      length_penalty=values['length_penalty'], stop_tokens=settings.stop_tokens, pad_id=settings.pad_id,
+      suppressed=suppressed))
 
   def choose(i, logits, state):
     """State with token i."""
     alive, out = state
+    allowed = suppressed(i, logits)
     if settings.method == 'greedy':
-      token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+      token = jnp.argmax(allowed, axis=-1).astype(jnp.int32)
     else:
       keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(rng, row), i))(jnp.arange(rows))
-      token = sample(keys, logits, temperature=values['temperature'], top_k=settings.top_k, top_p=values['top_p'])
+      token = sample(keys, allowed, temperature=values['temperature'], top_k=settings.top_k, top_p=values['top_p'])
     log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=1)[:, 0]
     out = Generated(out.tokens.at[:, i].set(jnp.where(alive, token, settings.pad_id)), out.lengths + alive,
                     out.scores + jnp.where(alive, log_p, 0.0))
@@ -205,7 +222,7 @@ def _begin(tokens: Any, rows: int) -> jax.Array:
   return jnp.broadcast_to(tokens.reshape(-1, tokens.shape[-1]), (rows, tokens.shape[-1])).astype(jnp.int32)
 
 
-def _is_pair(model: nn.Module) -> bool:
+def is_pair(model: nn.Module) -> bool:
   """Whether a model has an encoder. Raises ValueError for one that can't generate."""
   has = [hasattr(model, name) for name in ('decode', 'start', 'init_cache', 'prefill')]
   if not has[0] or not any(has[1:]) or getattr(model, 'decoder_depth', None) == 0:

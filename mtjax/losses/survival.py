@@ -14,7 +14,8 @@ A label is (k, e): k whole intervals were survived; e = 1: the event came in int
 Differs from Gensheimer & Narasimhan: an interval in which a row is censored says nothing, however late in it; there it
 counts as survived from its middle on.
 """
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -80,3 +81,27 @@ def survival_intervals(time: np.ndarray, event: np.ndarray, ends: Sequence[float
     raise ValueError('survival_intervals reads times [N] >= 0 and events [N] of 0 and 1.')
   k = np.searchsorted(ends, time, side='right')
   return np.stack([k, (event > 0) & (k < len(ends))], axis=1).astype(np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class SurvivalIntervals:
+  """A format: columns of times and events -> labels of survival, int32 [N, 2], see `survival_intervals`.
+
+  Args:
+    time: the column of times [N] >= 0.
+    event: the column of events [N], 1 = it came at that time, 0 = it had not come until then.
+    ends: of the K intervals.
+  """
+
+  time: str
+  event: str
+  ends: Sequence[float]
+
+  @property
+  def columns(self) -> tuple[str, ...]:
+    """The columns that are read."""
+    return self.time, self.event
+
+  def __call__(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The labels of `rows`."""
+    return survival_intervals(np.asarray(rows[self.time]), np.asarray(rows[self.event]), self.ends)

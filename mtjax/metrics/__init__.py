@@ -15,7 +15,7 @@ from mtjax.metrics.ranking import auc, average_precision
 from mtjax.metrics.recommendation import hit_rate, map_at_k, mrr, ndcg, precision_at_k, recall_at_k
 
 # Of numbers.
-from mtjax.metrics.concordance import concordance_index
+from mtjax.metrics.concordance import concordance_index, survival_concordance
 from mtjax.metrics.regression import mae, mse, pearson, r2, rmse, spearman
 
 # Of pixels.

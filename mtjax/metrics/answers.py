@@ -8,15 +8,16 @@ https://arxiv.org/abs/1606.05250.
     WER = sum_rows substitutions + deletions + insertions / sum_rows words of the reference
 
 `normalisation` comes first and is part of the number: 'none' strips space from the ends; 'lower' lower-cases too;
-'squad' also drops ASCII punctuation, the articles a, an, the, and doubled spaces. Words are what white space separates.
-Of several references the best counts.
+'squad' also drops ASCII punctuation, the articles a, an, the, and doubled spaces; 'letters' lower-cases, drops accents,
+and puts a space for all that is no letter or digit, in any alphabet. Words are what white space separates. Of several
+references the best counts.
 """
 import collections
 from collections.abc import Sequence
 
 import numpy as np
 
-from mtjax.metrics._text import Texts, check_text, mean_of_best, normalise
+from mtjax.metrics._text import Texts, check_text, in_groups, mean_of_best, normalise
 from mtjax.metrics.base import MetricSpec
 
 
@@ -66,10 +67,16 @@ def token_f1(normalisation: str = 'squad', kind: str = 'text') -> Texts:
   return mean_of_best(MetricSpec('token_f1', True, (0, 1)), lambda said, ref: word_f1(words(said), words(ref)))
 
 
-def wer(normalisation: str = 'none', kind: str = 'text') -> Texts:
+def wer(normalisation: str = 'none', by: str | None = None, groups: Sequence[str] = (), kind: str = 'text') -> Texts:
   """Word error rate of all rows together (not the mean of rows); above 1 where there are many insertions.
 
   Of several references the one with the fewest edits a word counts. NaN where the references hold no word.
+
+  Args:
+    normalisation: see above.
+    by: a column of groups [B], 0 … len(groups) - 1: 'wer' is then followed by 'wer/<group>' of each; None = none.
+    groups: their names, e.g. languages.
+    kind: 'text'.
 
   Example:
     >>> metric = wer()
@@ -88,4 +95,4 @@ def wer(normalisation: str = 'none', kind: str = 'text') -> Texts:
     wrong, total = np.sum([best(s, row) for s, row in zip(said, refs)], axis=0)
     return wrong / total if total else float('nan')
 
-  return Texts(MetricSpec('wer', False, (0, np.inf)), value)
+  return in_groups(Texts(MetricSpec('wer', False, (0, np.inf)), value), by, groups)

@@ -40,8 +40,13 @@ class Collection:
 
   @property
   def collecting(self) -> 'Collection':
-    """Those that keep every row: to be updated on the host."""
-    return Collection({name: metric for name, metric in self.metrics.items() if metric.collects})
+    """Those that keep every row of outputs: to be updated on the host."""
+    return Collection({name: metric for name, metric in self.metrics.items() if metric.collects and not _reads(metric)})
+
+  @property
+  def of_text(self) -> 'Collection':
+    """Those that read what a model writes."""
+    return Collection({name: metric for name, metric in self.metrics.items() if _reads(metric)})
 
   def init(self) -> dict[str, Any]:
     """{name: state}."""
@@ -58,3 +63,7 @@ class Collection:
   def compute(self, state: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of all of them."""
     return {key: value for name, metric in self.metrics.items() for key, value in metric.compute(state[name]).items()}
+
+
+def _reads(metric: Any) -> bool:
+  return getattr(metric, 'reads_text', False)

@@ -10,14 +10,15 @@ from jax.sharding import Mesh
 from mtjax.data.streams import Stream
 from mtjax.objective import Losses, Objective
 from mtjax.parallel import batch_sharding, everywhere, host_rows, put_batch, put_everywhere
+from mtjax.training.text_evaluation import TextEvaluator
 
 
 class Evaluator:
   """Evaluates parameters on a split: `evaluator(params, 'test') -> {'eval/<task>/<metric>': value}`.
 
   One compiled step a stream. Metrics that stream keep their sums on the device; of those that collect (AUC, rank
-  correlations) the step makes a chunk of rows, which the host puts together. Padding is masked, so the batch size does
-  not change a result.
+  correlations) the step makes a chunk of rows, which the host puts together. Metrics of text are of what the model
+  writes, see `mtjax.training.text_evaluation`. Padding is masked, so the batch size does not change a result.
 
   Args:
     objective: model and tasks.
@@ -34,6 +35,7 @@ class Evaluator:
     self._batch_size = batch_size
     self._step = jax.jit(self._eval_step, donate_argnums=2, static_argnames='stream',
                          out_shardings=everywhere(mesh))
+    self._texts = TextEvaluator(objective, mesh)
 
   def on(self, mesh: Mesh) -> 'Evaluator':
     """The same, compiled function included, for parameters that lie on another mesh."""
@@ -59,6 +61,9 @@ class Evaluator:
         values[f'eval/{task_name}/n'] = int(weights[i])
         computed = task.metrics.streaming.compute(jax.device_get(state['metrics'][task_name]))
         computed |= task.metrics.collecting.compute(collected[task_name])
+        if task.metrics.of_text:
+          size = self._batch_size or stream.batch_size
+          computed |= self._texts(params, task, stream, split, self._mesh, size)
         values |= {f'eval/{task_name}/{metric}': float(computed[metric]) for metric in task.metrics.names}
     total = sum(w * losses[name] for name, w in zip(tasks, self._task_weights))
     return {'eval/loss': float(total), **values}

@@ -359,13 +359,15 @@ def test_an_html_index_is_read_too(server, data, monkeypatch):
 
 def test_the_table_is_complete():
   names = {'fashion_mnist', 'census_income', 'movielens_100k', 'nafld', 'yeast', 'qm9', 'emoji', 'debian_index',
-           'bible', 'smollm2_135m', 'minilm_l6', 'efficientnet_lite0', 'whisper_base', 'asterisk_en'}
+           'bible', 'smollm2_135m', 'minilm_l6', 'efficientnet_lite0', 'whisper_base', 'asterisk_en',
+           'asterisk'}
   assert names <= set(PACKAGES)
   for name, package in PACKAGES.items():
     assert package.name == name and package.licence and package.description and package.size > 0
     assert package.archives or package.convert
     for archive in package.archives:
       assert len(archive.sha256) == 64 and archive.version in archive.file and archive.members
+  assert set(PACKAGES['asterisk_en'].archives) < set(PACKAGES['asterisk'].archives) and PACKAGES['asterisk'].size > 90e6
 
 
 def test_no_address_is_written_in_the_code():

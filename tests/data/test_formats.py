@@ -1,9 +1,12 @@
-"""Text as arrays: hashed words."""
+"""Text as arrays: hashed words; the examples."""
+import doctest
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtjax.data import formats
 from mtjax.data.formats import HashedWords
 
 
@@ -31,3 +34,8 @@ def test_bad_sizes_are_refused():
   for wrong in (dict(features=1), dict(ngrams=0)):
     with pytest.raises(ValueError, match='features >= 2 and ngrams >= 1'):
       HashedWords('text', **wrong)
+
+
+def test_examples():
+  failed, tried = doctest.testmod(formats)
+  assert tried and not failed

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtjax import losses
+from mtjax import experiment, losses
 
 ODDS = np.random.default_rng(0).normal(size=(1, 4)).astype(np.float32)
 
@@ -40,6 +40,13 @@ def test_labels_of_times():
       losses.survival_intervals(np.zeros(1), np.zeros(1), ends)
   with pytest.raises(ValueError, match='events .* of 0 and 1'):
     losses.survival_intervals(np.zeros(1), np.full(1, 2), (1,))
+
+
+def test_a_format_of_times():
+  make = experiment.FORMATS.build(dict(name='survival_intervals', time='days', event='died', ends=(1.0, 2.0)), 'format')
+  assert make.columns == ('days', 'died')
+  got = make({'days': np.array([0.5, 1.5, 1.5, 9.0], np.float32), 'died': np.array([1, 1, 0, 1])})
+  assert got.dtype == np.int32 and got.tolist() == [[0, 1], [1, 1], [1, 0], [2, 0]]
 
 
 def test_shapes_are_named():

@@ -198,6 +198,30 @@ def test_without_censoring_concordance_is_somers_d(seed, ties):
   assert number(of(metrics.concordance_index), predicted, batch) == pytest.approx((d + 1) / 2, rel=1e-9)
 
 
+@given(seed=st.integers(0, 10**6), ties=st.booleans())
+@settings(max_examples=5, deadline=None)
+def test_concordance_of_hazards_is_that_of_mean_survival(seed, ties):
+  _, batch = survival_rows(seed, ties)
+  rng = np.random.default_rng(seed)
+  hazards = rng.normal(size=(32, 3)).astype(np.float32)
+  mean = np.cumprod(1 - 1 / (1 + np.exp(-hazards.astype(np.float64))), axis=1).sum(axis=1)
+  label = np.stack([np.digitize(batch['label'], [1.0, 2.0, 3.0]), batch['event']], axis=1)
+  time, event, mask = batch['label'], batch['event'], batch['mask']
+  by_days = of(metrics.survival_concordance, 'days', 'died')
+  assert by_days.columns == ('days', 'died')
+  got = number(by_days, hazards, {'label': label, 'mask': mask, 'days': time, 'died': event})
+  np.testing.assert_allclose(got, concordance.concordance(mean[mask], time[mask], event[mask] > 0), rtol=1e-9)
+  got = number(of(metrics.survival_concordance), hazards, {'label': label, 'mask': mask})
+  np.testing.assert_allclose(got, concordance.concordance(mean[mask], label[mask, 0], event[mask] > 0), rtol=1e-9)
+
+
+def test_concordance_of_hazards_needs_hazards():
+  with pytest.raises(ValueError, match="'survival_concordance' is for heads of kind 'sigmoid', got 'softmax'"):
+    metrics.survival_concordance(kind='softmax')
+  with pytest.raises(ValueError, match="time='' and event=None; allowed are names of columns"):
+    metrics.survival_concordance(time='')
+
+
 def test_concordance_of_awkward_rows(monkeypatch):
   one = np.ones(3)
   assert np.isnan(concordance.concordance(one, np.arange(3.0), np.zeros(3, bool)))       # all censored

@@ -120,12 +120,35 @@ def test_word_error_rate_is_of_all_words_together():
   assert number(metrics.wer(), ['a b c'], two) == pytest.approx(1 / 4)
 
 
+def test_word_error_rate_by_groups():
+  metric = metrics.wer(by='language', groups=('en', 'it', 'ru'))
+  assert [spec.name for spec in metric.specs] == ['wer', 'wer/en', 'wer/it', 'wer/ru'] and metric.columns == ('language',)
+  # 1 of 3 words of en wrong (its second row is masked), 1 of 1 of it; ru has no row
+  batch = {'label': ['a b c', 'd', 'e'], 'language': np.array([0, 0, 1]), 'mask': np.array([True, False, True])}
+  found = metric.compute(metric.update(metric.init(), ['a b x', 'y', 'z'], batch))
+  assert np.isnan(found.pop('wer/ru')) and found == {'wer': 2 / 4, 'wer/en': 1 / 3, 'wer/it': 1.0}
+  for how in (dict(by='language'), dict(groups=('en',)), dict(by='language', groups='en')):
+    with pytest.raises(ValueError, match='allowed are a column with the names of its groups, or neither'):
+      metrics.wer(**how)
+
+
+@seeds
+def test_groups_in_batches(seed):
+  said, batch = rows(seed)
+  batch['group'] = np.arange(12) % 2
+  metric = metrics.wer(by='group', groups=('even', 'odd'))
+  whole = metric.compute(metric.update(metric.init(), said, batch))
+  halves = [metric.update((), said[part], {k: v[part] for k, v in batch.items()}) for part in (slice(7), slice(7, 12))]
+  np.testing.assert_equal(metric.compute(metric.merge(*halves)), whole)
+
+
 def test_normalisation():
   text = ' The  cat, an animal; is A cat! '
   assert normalise(text, 'none') == 'The  cat, an animal; is A cat!'
   assert normalise(text, 'lower') == 'the  cat, an animal; is a cat!'
   assert normalise(text, 'squad') == 'cat animal is cat'
   assert normalise('theatre', 'squad') == 'theatre'                                     # an article is a word
+  assert normalise("  C'È\tl'été: №1 — Ёлка! ", 'letters') == 'c e l ete no1 елка' and normalise('…', 'letters') == ''
 
 
 def test_exact_match_by_normalisation():

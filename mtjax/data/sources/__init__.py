@@ -11,6 +11,8 @@ SOURCES = {
   'emoji': 'mtjax.data.sources.emoji:Emoji',
   'fashion_mnist': 'mtjax.data.sources.fashion_mnist:FashionMnist',
   'multifashion': 'mtjax.data.sources.multifashion:MultiFashion',
+  # sound
+  'asterisk': 'mtjax.data.sources.asterisk:Asterisk',
   # tables
   'census_income': 'mtjax.data.sources.census_income:CensusIncome',
   'movielens_100k': 'mtjax.data.sources.movielens_100k:Movielens100k',

@@ -32,11 +32,14 @@ class Nafld(base.Source):
 
   Inputs: `person` float32 [5], age, male, weight, height, bmi; `labs` float32 [6], the latest sbp, dbp, hdl, chol,
   smoke and fib4 on or before the index date; NaN where not measured. `history` int32 [10], diagnoses up to that date.
+  (The package's dbp equals its sbp, and its chol its hdl, value by value: four columns hold two measurements.)
   Labels: `outcomes` int32 [11], a first diagnosis of each of the ten conditions, or death, within 1,826 days after the
   index date; `outcomes_mask` bool [11] is False where that cannot be known: the condition was there before, or the
   records end earlier with the person alive and free of it.
-  Splits: 70 / 10 / 20 % of the people.
+  `days` float32, how long the records of a person go on after the index date, and `died` int32, whether they end with
+  death: what a survival model learns from. Splits: 70 / 10 / 20 % of the people.
   """
+  VERSION = tfds.core.Version('1.1.0')
   name = 'mt_nafld'
   INPUTS = ('person', 'labs', 'history')
   CITATION = ('Allen et al., "Nonalcoholic fatty liver disease incidence and impact on metabolic burden and death", '
@@ -45,7 +48,8 @@ class Nafld(base.Source):
 
   def columns(self):
     tensor = tfds.features.Tensor
-    return {'id': np.int32, 'person': tensor(shape=(len(PERSON),), dtype=np.float32),
+    return {'id': np.int32, 'days': np.float32, 'died': np.int32,
+            'person': tensor(shape=(len(PERSON),), dtype=np.float32),
             'labs': tensor(shape=(len(TESTS),), dtype=np.float32),
             'history': tensor(shape=(len(EVENTS),), dtype=np.int32),
             'outcomes': tensor(shape=(len(OUTCOMES),), dtype=np.int32),
@@ -75,7 +79,8 @@ class Nafld(base.Source):
     outcomes[:, -1] = first[:, -1] <= HORIZON
     known = outcomes | (died | (followed >= HORIZON))[:, None]
     known[:, :-1] &= ~before
-    table = {'id': np.array([int(row['id']) for row in people], np.int32),
+    table = {'id': np.array([int(row['id']) for row in people], np.int32), 'days': followed.astype(np.float32),
+             'died': died.astype(np.int32),
              'person': np.array([[number(row[name]) for name in PERSON] for row in people], np.float32),
              'labs': labs, 'history': before.astype(np.int32), 'outcomes': outcomes.astype(np.int32),
              'outcomes_mask': known}

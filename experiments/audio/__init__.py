@@ -1,0 +1,1 @@
+"""Spoken prompts in five languages: what is said, and in which language."""

@@ -1,0 +1,1 @@
+"""Tables: people, patients and genes, with several labels a row."""
