@@ -25,7 +25,7 @@ from absl import app, flags
 from experiments.benchmarks._encoders import clocks, compiling, decoding, overhead
 from experiments.benchmarks._encoders.families import FAMILIES
 from experiments.benchmarks._encoders.plain_transformers import How
-from experiments.common import provenance
+from experiments.common import current_commit, provenance
 from mtjax import tree
 
 _PARTS = flags.DEFINE_list('parts', ['overhead', 'decoding', 'compiling'], 'Which parts.')
@@ -85,8 +85,7 @@ def main(_):
       if family in rows or (_FAMILIES.value and family not in _FAMILIES.value):
         continue
       before = clocks.load()
-      rows[family] = measure(part, family)
-      rows[family]['load'] = [before, clocks.load()]
+      rows[family] = measure(part, family) | {'commit': current_commit(), 'load': [before, clocks.load()]}
       print(f'\n{table(part, {family: rows[family]})}', flush=True)
       if path:
         path.write_text(json.dumps(result, indent=1) + '\n')

@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mtjax.encoders._compiler import unknown_indices
+
 STACKED = 'blocks'
 _BLOCK = re.compile(r'block_\d+')
 
@@ -86,21 +88,13 @@ def _stack_tangents(primals, tangents):
   # What counts is the transpose of this sum: the gradients taken apart at indices that the compiler does not know. It
   # makes one kernel of each shape then, and would make one for each leaf of each layer of indices that it knows: half
   # of all that is to be compiled.
-  indices = _unknown_indices(len(tangents[0]))
+  indices = unknown_indices(len(tangents[0]))
 
   def stack(*leaves):
     zeros = jnp.zeros((len(leaves), *leaves[0].shape), leaves[0].dtype)
     return sum(jax.lax.dynamic_update_index_in_dim(zeros, x, i, 0) for i, x in zip(indices, leaves))
 
   return _stack_on_cpu(*primals), jax.tree.map(stack, *tangents[0])
-
-
-def _unknown_indices(num: int) -> tuple[jax.Array, ...]:
-  """0 … num - 1, pushed one after the other into a register by a loop, which compilers do not run."""
-  def push(i, register):
-    return (num - 1 - i, *register[:-1])
-
-  return jax.lax.fori_loop(0, num, push, (jnp.zeros((), jnp.int32),) * num)
 
 
 def _alike(tree: Any) -> Any:
