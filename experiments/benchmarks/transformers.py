@@ -29,12 +29,14 @@ MODELS = {
 def get_config(arg=None):
   """See the top of the file; `rows` is a device's share of a batch of `devices` devices."""
   models = {name: False for name in MODELS}
-  arg = parse_arg(arg, dtype='float32', attention='auto', remat='none', rows=0, devices=1, steps=50, **models)
+  arg = parse_arg(arg, dtype='float32', attention='auto', remat='none', rows=0, devices=1, steps=50, smoke=False,
+                  seed=0, **models)
   chosen = [name for name in MODELS if arg[name]] or ['vit_small']
   if len(chosen) > 1:
     raise ValueError(f'One model at a time, got {", ".join(chosen)}.')
   model = MODELS[chosen[0]]
   config = base_config()
+  config.seed = arg.seed
   config.data = dict(name=noise.NAME, config=model['data'], batch_size=(arg.rows or model['rows']) * arg.devices)
   config.encoder = dict(model['encoder'], dtype=arg.dtype, implementation=arg.attention, remat=arg.remat)
   if 'vocab_size' in model['encoder']:
@@ -45,6 +47,6 @@ def get_config(arg=None):
     config.data.inputs = 'image'
     config.tasks = {'class': dict(label='class', head=dict(name='classification', classes=noise.CLASSES))}
   config.optimizer = dict(name='adam', lr=1e-4)
-  config.steps, config.log_every, config.tensorboard = arg.steps, 10, False
-  config.eval_every = config.checkpoint_every = arg.steps
+  config.steps, config.log_every, config.tensorboard = 4 if arg.smoke else arg.steps, 10, False
+  config.eval_every = config.checkpoint_every = config.steps
   return config

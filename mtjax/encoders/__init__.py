@@ -36,3 +36,4 @@ from mtjax.encoders.attention import attend
 from mtjax.encoders.cache import Cache
 from mtjax.encoders.layers import Attention, GatedMlp, Mlp, TransformerBlock, as_float_image
 from mtjax.encoders.memory_attention import MemoryAttention, MemoryCache
+from mtjax.encoders.stacked import stack_blocks, unstack_blocks

@@ -4,8 +4,6 @@ Shapes: B rows, L tokens, D width, H heads, G key heads, K numbers a head, F hid
 Products of matrices run in the module's `dtype`; parameters, norms and softmax are float32. Tables are looked up in
 float32 and their rows cast, so that what the occurrences of a token add to the gradient is summed in float32, too.
 """
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,18 +11,11 @@ from jax.typing import DTypeLike
 
 from mtjax.context import Ctx
 from mtjax.encoders import _checks
+from mtjax.encoders.activations import ACTIVATIONS
 from mtjax.encoders.attention import attend
 from mtjax.encoders.cache import Cache
 from mtjax.encoders.rope import Rope, rotate
 from mtjax.encoders.stack import check_remat
-
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-  'relu': nn.relu,
-  'gelu': lambda x: nn.gelu(x, approximate=False),
-  'silu': nn.silu,
-  'tanh': nn.tanh,
-  'gelu_tanh': lambda x: nn.gelu(x, approximate=True),
-}
 
 
 def as_float_image(x: jax.Array) -> jax.Array:

@@ -1,10 +1,11 @@
 """Layers one after the other: as a loop, as a scan over stacked parameters, rematerialised or not.
 
-The three are the same function of the same parameters, dropout included, and the parameters are called block_0,
-block_1, … in all of them. The scan stacks them inside the call, so that a layer is compiled once however many there
-are; it costs a copy of the parameters and, in the backward pass, of their gradients. Taking the gradients apart again
-is compiled too, an operation for each leaf of each layer: on a CPU, where XLA compiles equal layers of a loop quickly,
-it eats up what was saved, so that measuring comes before choosing. Rematerialisation (Chen et al.,
+The three are the same function of the same parameters, dropout included. Parameters are called block_0, block_1, … in
+all of them; a scan takes them stacked, too (`mtjax.encoders.stacked`). It traces and compiles one layer however many
+there are. What that saves depends on the layout: block by block, parameters are stacked inside the call and their
+gradients taken apart again, which costs a copy of both at run time, and in compiling an operation for each leaf of
+each layer; stacked throughout, it costs nothing. A CPU compiles equal layers of a loop quickly, so that measuring
+comes before choosing (`experiments/benchmarks/encoders.py --parts=compiling`). Rematerialisation (Chen et al.,
 "Training Deep Nets with Sublinear Memory Cost", 2016, https://arxiv.org/abs/1604.06174) keeps a layer's input, and of
 its inside what the policy names. On a CPU it saves memory in a scan only: of a loop the compiler joins what is computed
 twice.
@@ -20,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from mtjax.encoders.stacked import STACKED, check_stacked, stack_trees
 from mtjax.parallel import by_rows
 
 ATTENTION_OUT = 'attention_out'
@@ -69,14 +71,19 @@ def run_blocks(module: nn.Module, blocks: Sequence[nn.Module], x: jax.Array, mas
     module: their owner, with the fields `dropout_rate`, `remat` and, for a scan, `scan`.
     blocks: called as block(x, mask, train=…, key=…, **facts), with the dtype of their output as that of x.
     facts: arrays, or trees of them, that all layers get alike (ctx, segments, positions).
+
+  Raises:
+    ValueError: the parameters are stacked, and `module` does not scan or has another number of blocks.
   """
-  keys = layer_keys(module, len(blocks), train)
-  if not getattr(module, 'scan', False) or module.is_initializing() or len(blocks) < 2:
+  keys, params = layer_keys(module, len(blocks), train), module.variables.get('params', {})
+  scan = getattr(module, 'scan', False) and not module.is_initializing()
+  if STACKED in params:
+    check_stacked(type(module).__name__, params[STACKED], len(blocks), scan)
+  elif not scan or len(blocks) < 2:
     for block, key in zip(blocks, keys):
       x = run_block(block, x, mask, remat=module.remat, train=train, key=key, **facts)
     return x
-  params = module.variables['params']
-  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params[block.name] for block in blocks))
+  stacked = params[STACKED] if STACKED in params else stack_trees([params[block.name] for block in blocks])
   template = blocks[0].clone(parent=None, name=None)
 
   def layer(x, own):

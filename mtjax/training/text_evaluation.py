@@ -37,7 +37,7 @@ class TextEvaluator:
     """The numbers of `task.metrics.of_text`, over the rows that have a label, up to the task's limit."""
     metrics, left = task.metrics.of_text, task.generation.rows(split)
     state = metrics.init()
-    for batch in stream.eval_batches(split, batch_size, host_rows(batch_size)):
+    for batch in stream.eval_batches(split, batch_size, host_rows(batch_size, batch_sharding(mesh))):
       # Of several hosts each sees its own rows, and all must run the program.
       if jax.process_count() == 1 and not _labelled(task.view(batch)['mask']).any():
         continue
