@@ -3,7 +3,7 @@
 #
 #   sbatch --nodes=4 experiments/launch/slurm.sh experiments/multimnist/joint.py runs/joint [--config.steps=50000 …]
 #
-# The folder of the run, and MTJAX_DATA, must be on a disk that all machines share. Two minutes before the time limit,
+# The folder of the run must be on a disk that all machines share; MTJAX_DATA may be. Two minutes before the time limit,
 # and when the job is pre-empted, SLURM sends SIGTERM: the run saves, and the job is queued again and goes on. So it does
 # after a machine has died: `srun` then ends on all of them. Three failures without a new checkpoint end the job.
 #
