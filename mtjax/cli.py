@@ -121,11 +121,15 @@ def command() -> str:
 
 
 def write_report(run: Any, state: Any = None) -> None:
-  """Writes the report; a missing plotting library is said, not fatal: the run itself is complete."""
+  """Writes the report; a missing plotting library is said, not fatal: the run itself is complete.
+
+  All hosts take part, and leave together.
+  """
   try:
     say(f'Report: {run.report(state)}')
   except ImportError as error:
     print(f'No report: {error}', file=sys.stderr)
+  hosts.wait('the report')
 
 
 def _line(error: Exception) -> str:

@@ -291,7 +291,7 @@ class Run:
   def _claim(self) -> None:
     path = self.workdir / 'config.json'
     if path.exists():
-      changed = differences(_result(json.loads(path.read_text())), _result(self.config))
+      changed = differences(decisive(json.loads(path.read_text())), decisive(self.config))
       if changed:
         raise ValueError(f'{self.workdir} was made with another config. Use another workdir, or undo the difference in'
                          + ''.join(f'\n  {line}' for line in changed))
@@ -348,7 +348,7 @@ class Run:
 BESIDE = ('mesh', 'sharding', 'distributed', 'profile')
 
 
-def _result(config: Mapping[str, Any]) -> dict[str, Any]:
+def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
   """What decides the result: a run may go on on other devices than it began."""
   return {field: value for field, value in to_dict(config).items() if field not in BESIDE}
 

@@ -3,7 +3,7 @@
 #
 #   experiments/launch/mpirun.sh node1,node2 experiments/multimnist/joint.py runs/joint [--config.steps=50000 …]
 #
-# The folder of the run, and MTJAX_DATA, must be on a disk that all machines share. SIGTERM to mpirun reaches all
+# The folder of the run must be on a disk that all machines share; MTJAX_DATA may be. SIGTERM to mpirun reaches all
 # processes, which save and end; the same command goes on, with as many machines as you like.
 set -euo pipefail
 

@@ -3,9 +3,9 @@
 #
 #   sbatch --nodes=4 experiments/launch/slurm.sh experiments/multimnist/joint.py runs/joint [--config.steps=50000 …]
 #
-# The folder of the run, and MTJAX_DATA, must be on a disk that all machines share. Two minutes before the time limit,
-# and when the job is pre-empted, SLURM sends SIGTERM: the run saves, and the job is queued again and goes on. So it does
-# after a machine has died: `srun` then ends on all of them. Three failures without a new checkpoint end the job.
+# The folder of the run must be on a disk that all machines share; MTJAX_DATA may be. Two minutes before the time limit,
+# and when the job is pre-empted, SLURM sends SIGTERM: the run saves, and the job is queued again and goes on. So it is
+# after a machine has died: `srun` then ends on all of them. Three starts without a new checkpoint end the job.
 #
 #SBATCH --job-name=mtjax
 #SBATCH --nodes=2

@@ -26,7 +26,7 @@ import numpy as np
 from mtjax import experiment
 from mtjax.config import did_you_mean, differences, to_dict
 from mtjax.data.configure import shared_data_sets
-from mtjax.run import Run
+from mtjax.run import Run, decisive
 from mtjax.studies import provenance, record
 from mtjax.studies.score_frame import ScoreFrame, merge
 from mtjax.studies.search import arm_name
@@ -208,7 +208,7 @@ class Runner:
     path = self.folder_of(cell) / 'config.json'
     if path.exists():
       complete = to_dict(experiment.default_config()) | cell.config
-      if changed := differences(json.loads(path.read_text()), complete):
+      if changed := differences(decisive(json.loads(path.read_text())), decisive(complete)):
         raise ValueError(f'{_title(cell)}, seed {cell.seed} was run before with another config. Use another workdir, '
                          'or undo the difference in' + ''.join(f'\n  {line}' for line in changed))
 
