@@ -52,6 +52,7 @@ def get_config(arg=None):
     'same_verse': dict(label='same', head=dict(name='classification', classes=2), loss='softmax_xent',
                        metrics=('auc', 'accuracy'), weight=1.0, stream='verses'),
   }
+  config.mesh = dict(data=1)  # batches of four rows are not worth dividing
   config.encoder = dict(name='hf', directory=MODEL, pool='mean')
   config.frozen = (r'^encoder/',) if arg.frozen else LOWER_HALF
   config.optimizer = dict(name='adamw', lr=1e-2 if arg.frozen else 2e-4, weight_decay=1e-2, decay=(r'kernel$',),
