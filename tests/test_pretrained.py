@@ -94,13 +94,14 @@ def test_a_whisper_of_ctranslate2_by_config(monkeypatch, tmp_path):
     experiment._encoder(dict(name='ctranslate2', directory=str(tmp_path)), Precision(), 'none')
 
 
-def test_what_is_no_checkpoint_is_refused(checkpoint, tmp_path):
+def test_what_is_no_checkpoint_is_refused(checkpoint, tmp_path, monkeypatch):
   bad = config(tmp_path / 'none')
   bad.data.format.tokens.path = str(checkpoint[0])
   with pytest.raises(FileNotFoundError, match='config.json'):
     experiment.build(bad)
   with pytest.raises(ValueError, match="'encoder.directory' must name a checkpoint"):
     experiment.build(toy.config(encoder=dict(name='hf')))
+  monkeypatch.setenv('MTJAX_DATA', str(tmp_path))
   with pytest.raises(FileNotFoundError, match='python -m mtjax.data.fetch whisper_base'):
     experiment.build(toy.config(encoder=dict(name='hf', directory='fetched:whisper_base')))
 
