@@ -24,4 +24,4 @@ def kept(fn: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
   if jax.default_backend() != 'cpu':
     return fn(x)
   turns = jax.lax.while_loop(lambda turns: turns < 2, lambda turns: turns + 1, jnp.zeros((), jnp.int32))
-  return jax.lax.cond(turns == 2, fn, jnp.zeros_like, x)
+  return jax.lax.cond(turns == 2, fn, jax.lax.neg, x)
