@@ -284,7 +284,10 @@ class Run:
 
   def _claim_workdir(self) -> None:
     """Writes config.json, or refuses a workdir that holds another config; the first host judges for all."""
-    hosts.same(to_dict(self.config), 'config')
+    first, *others = hosts.gather(to_dict(self.config), 'config')
+    for number, other in enumerate(others, 1):
+      if changed := differences(first, other):
+        raise ValueError(f'Hosts 0 and {number} have different configs:' + ''.join(f'\n  {line}' for line in changed))
     hosts.on_first(self._claim, 'the workdir')
     hosts.see(self.workdir / 'config.json')
 

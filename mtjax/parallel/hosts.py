@@ -104,14 +104,6 @@ def first_goes_first(what: str) -> Iterator[None]:
         on_first(lambda: _raise(failed), what)
 
 
-def same(value: Any, what: str) -> None:
-  """Raises ValueError, on all processes, unless they have the same value (JSON)."""
-  values = gather(value, what)
-  other = next((number for number, found in enumerate(values) if found != values[0]), None)
-  if other is not None:
-    raise ValueError(f'The hosts differ in {what}: host 0 has {values[0]!r}, host {other} has {values[other]!r}.')
-
-
 def see(path: pathlib.Path, seconds: float = 60) -> None:
   """Raises ValueError, on all processes, unless all see what the first has written.
 

@@ -59,10 +59,9 @@ def test_messages(two):
   assert (first['prepared'], second['prepared']) == ('made', 'found')
   assert first['fails'] == ['OSError', 'the disk is full'] and second['fails'] == ['RuntimeError', 'the disk is full']
   assert first['fails_too'] == second['fails_too'] and first['fails_too'][0] == 'ValueError'
-  assert first['same'] is second['same'] is first['seen'] is second['seen'] is None
+  assert first['seen'] is second['seen'] is None
   for found in first, second:
     assert found['unseen'][0] == 'ValueError' and found['unseen'][1].startswith('Host 1 does not see ')
-  assert first['differ'] == second['differ'] == ['ValueError', 'The hosts differ in a number: host 0 has 0, host 1 has 1.']
 
 
 def test_each_host_reads_the_rows_of_its_devices(two):
@@ -120,6 +119,8 @@ def test_hosts_judge_alike(two):
   folder, (first, second) = two
   assert first['damaged'] == second['damaged'] == 4
   assert [path.name for path in (folder / 'damaged' / 'checkpoints.damaged').iterdir()] == [str(STEPS)]
+  assert first['differ'] == second['differ'] == [
+    'ValueError', 'Hosts 0 and 1 have different configs:\n  seed: 0 -> 1']
   kind, text = first['other_config']
   assert first['other_config'] == second['other_config'] and kind == 'ValueError' and 'seed: 0 -> 1' in text
 
