@@ -13,7 +13,8 @@ Per device, with sizes d, f, t of the axes data, fsdp, tensor:
                  before that; the gradients of what it leaves whole, P'', are reduced: 2 (f-1)/f P''
     data         2 (d-1)/d G sent: the gradients G that a device holds, reduced by a ring
     tensor       2 (t-1)/t A sent in each of two all-reduces, forward and backward, for each matrix product whose rows
-                 are split (attention's and the MLP's output); A = rows x positions x width in the compute type
+                 are split (attention's and the MLP's output; the table of tokens, summed where they are looked up and,
+                 backward, where it makes logits); A = rows x positions x width in the compute type
 
 Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms", 2009, https://doi.org/10.1016/j.jpdc.2008.09.002 (rings);
 Rajbhandari et al., "ZeRO", 2020, https://arxiv.org/abs/1910.02054 (fsdp); Shoeybi et al., "Megatron-LM", 2019,
@@ -35,7 +36,7 @@ from mtjax.config import check_keys, to_dict
 from mtjax.parallel import AXES, batch_sharding, partitions, shardings
 from mtjax.training import flops
 
-ROW_SPLIT = (r'attn/out/kernel$', r'mlp/fc2/kernel$')
+ROW_SPLIT = (r'(attn|cross)/out/kernel$', r'mlp/fc2/kernel$', r'embed/embedding$')
 
 
 @dataclasses.dataclass(frozen=True)

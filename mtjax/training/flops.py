@@ -48,8 +48,8 @@ def count(jaxpr: Any) -> Flops:
   jaxpr = jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
   narrow = wide = 0
   for eqn in jaxpr.eqns:
-    product = _product(eqn)
-    if product is None:
+    product = product_flops(eqn)
+    if not product:
       inner = _inside(eqn)
     else:
       inner = Flops(narrow=product) if eqn.invars[0].aval.dtype.itemsize <= 2 else Flops(wide=product)
@@ -57,8 +57,8 @@ def count(jaxpr: Any) -> Flops:
   return Flops(narrow, wide)
 
 
-def _product(eqn: Any) -> int | None:
-  """Of an equation that is a product; None of another."""
+def product_flops(eqn: Any) -> int:
+  """Of an equation that is a product (or fused attention); 0 of any other."""
   name = eqn.primitive.name
   if name == 'dot_general':
     (contracted, _), _ = eqn.params['dimension_numbers']
@@ -72,7 +72,7 @@ def _product(eqn: Any) -> int | None:
     query, key = (x.aval.shape for x in eqn.invars[:2])
     keys = key[1] if eqn.params['layout'] == 0 else key[2]  # [B, S, H, D] or [B, H, S, D]
     return (4 if 'bwd' in name else 2) * 2 * math.prod(query) * keys
-  return None
+  return 0
 
 
 def _inside(eqn: Any) -> Flops:

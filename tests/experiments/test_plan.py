@@ -85,8 +85,8 @@ def test_shares_of_many_chips_by_hand():
   assert needs.params < 4 * (kernels / 8 + (264 + 32) * width / 4 + depth * (9 + 4) * width)
   assert needs.optimizer == pytest.approx(2 * needs.params, rel=0.02)  # the moments of Adam, and some scalars
   assert needs.sent['data'] == 2 * 7 / 8 * needs.gradients
-  assert needs.sent['tensor'] == depth * 2 * (2 * 2 * 1 / 2) * rows * 32 * width * 4
-  big = 3 * 3 / 4 * 4 * (kernels / 2 + (264 + 32) * width)
+  assert needs.sent['tensor'] == (depth * 2 + 1) * (2 * 2 * 1 / 2) * rows * 32 * width * 4  # + 1: the look-up of tokens
+  big = 3 * 3 / 4 * 4 * (kernels / 2 + (264 / 2 + 32) * width)
   assert big < needs.sent['fsdp'] < 1.2 * big
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from mtjax.autodiff import sites
 from mtjax.autodiff.graph import Graph, is_literal, open_jaxpr
 from mtjax.training.engine import passes, plans
+from mtjax.training.flops import product_flops
 
 BYTES = 4
 
@@ -150,19 +151,6 @@ def share_of_convolutions(eqns: Sequence[Any]) -> float:
 
   add(eqns, 1)
   return total[True] / max(sum(total.values()), 1.0)
-
-
-def product_flops(eqn: Any) -> float:
-  """2 x multiplications of a matrix product or convolution; 0 of anything else."""
-  name = eqn.primitive.name
-  if name == 'dot_general':
-    (contract, _), _ = eqn.params['dimension_numbers']
-    lhs = eqn.invars[0].aval.shape
-    return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(lhs[i] for i in contract)
-  if name == 'conv_general_dilated':
-    kernel, numbers = eqn.invars[1].aval.shape, eqn.params['dimension_numbers']
-    return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) / kernel[numbers.rhs_spec[0]]
-  return 0.0
 
 
 def _nested(eqn: Any) -> list[Any]:
