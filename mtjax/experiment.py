@@ -17,6 +17,7 @@ import ml_collections
 import numpy as np
 
 from mtjax import tree
+from mtjax.adapters import Spec
 from mtjax.config import Registry, check_keys, did_you_mean, keywords, to_dict
 from mtjax.data import configure, sources
 from mtjax.data.streams import Stream, labels_of
@@ -106,6 +107,9 @@ def default_config() -> ml_collections.ConfigDict:
     (`dict(name='gauc', group='user')`) is a column of the stream, taken as labels are: -1 or NaN there becomes 0.
   encoder: dict(name, …); dict(name='hf', directory, …) = a Hugging Face checkpoint with its weights, a folder or
     'fetched:NAME', whose fields may be changed (pool, dropout_rate, remat, …).
+  adapters: list of dict(site, match, method, bank?, start?, name?), what modifies the encoder, see
+    `mtjax.adapters.spec`; or dict(rules=[…], trainable_base=[…]). `bank=dict(per='task')` has a set of parameters for
+    each of the tasks. The encoder itself is then frozen; of what `trainable_base` names, a copy is trained.
   optimizer: dict(name, lr, …), see `mtjax.training.optimizer`.
   aggregator: dict(name, …), how one update is made of the tasks' gradients (`mtjax.optim`); {} = the sum of the losses
     times their weights, which also scale the losses that a method sees. `preference` is a list in the order of the
@@ -129,6 +133,7 @@ def default_config() -> ml_collections.ConfigDict:
     'data': {'batch_size': 128, 'seed': 0},
     'tasks': {},
     'encoder': {},
+    'adapters': None,
     'optimizer': {'name': 'adam', 'lr': 1e-3},
     'aggregator': {},
     'sharpness': {},
@@ -174,7 +179,8 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   rows = {name: stream.most_rows for group in (*stage_streams, streams) for name, stream in group.items()
           if stream.mixture}
   encoder, weights = _encoder(config['encoder'])
-  objective = Objective(encoder, tasks, inputs, rows)
+  adapters = Spec.from_json(config['adapters']).with_tasks(list(tasks)) if config['adapters'] else None
+  objective = Objective(encoder, tasks, inputs, rows, adapters)
 
   rng = jax.device_put(jax.random.key(config['seed']), replicated(mesh))
   example = {name: stream.train_batch(0, slice(0, 1)) for name, stream in streams.items()}
@@ -182,8 +188,7 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
 
   def init_params(rng, weights=None):
     zeros = jax.tree.map(lambda spec: jnp.zeros(*spec), blank, is_leaf=lambda x: isinstance(x, tuple))
-    params = objective.init(stream_key(rng, 'params'), zeros)
-    return params if weights is None else {**params, 'encoder': weights}
+    return objective.init(stream_key(rng, 'params'), zeros, weights)
 
   shapes = jax.eval_shape(init_params, rng)
   if weights is not None:
@@ -382,8 +387,10 @@ def _weights(tasks: Mapping[str, Task], override: Mapping[str, float]) -> np.nda
 
 
 def _trainable(frozen: Any, shapes: Any) -> dict[str, bool]:
-  """{path: bool}; raises ValueError when nothing is left to train."""
+  """{path: bool}; raises ValueError when nothing is left to train. An encoder with adapters is frozen itself."""
   chosen = tree.select(tuple(frozen), shapes)
+  if 'adapters' in shapes:
+    chosen = {path: is_frozen or path.startswith(('encoder/', 'adapters/stats/')) for path, is_frozen in chosen.items()}
   if all(chosen.values()):
     raise ValueError(f"'frozen' = {list(frozen)} matches every parameter: nothing is left to train.")
   return {path: not is_frozen for path, is_frozen in chosen.items()}

@@ -9,7 +9,8 @@ it eats up what was saved, so that measuring comes before choosing. Rematerialis
 its inside what the policy names.
 
 In a scan the layers are called apart from the module that owns them: what they sow is lost, and a method interceptor
-sees paths without the layer's name, one layer for all. Adapters that work by interception need the loop.
+sees paths without the layer's name, one layer for all. Adapters (`mtjax.adapters`) work all the same, for they are
+found by what is in a layer's parameters, which a scan stacks; but all layers must then have the same ones.
 """
 from collections.abc import Sequence
 from typing import Any

@@ -1,0 +1,45 @@
+"""Adapters: what modifies a given encoder per task, without editing it.
+
+    spec = Spec([Rule(site=output(r'attn/(query|value)$'), method=LoRA(rank=8), bank=Bank(tasks=('a', 'b')))])
+    state = init_adapters(key, encoder, base, spec, example)
+    forward = bind(encoder, spec)
+    features, _ = forward(base, state, x, ctx=Ctx(task_id=ids))
+    alone = merge(base, state, spec, task='a')
+"""
+from mtjax.adapters.bank import Bank
+from mtjax.adapters.bind import bind, find_sites, init_adapters, trainable_labels
+from mtjax.adapters.merging import merge, unmerge
+from mtjax.adapters.method import Method
+from mtjax.adapters.operations import average, concat_rank, materialise, select, stack, svd_truncate
+from mtjax.adapters.sites import Site, Where, input, kv, output, span, tokens, wrap
+from mtjax.adapters.spec import METHODS, Rule, Spec
+
+# Low-rank changes of dense layers
+from mtjax.adapters.dora import DoRA
+from mtjax.adapters.lora import LoRA, RsLoRA
+from mtjax.adapters.pissa import PiSSA
+from mtjax.adapters.vera import VeRA
+
+# Scales, shifts, biases, norms
+from mtjax.adapters.bitfit import BitFit
+from mtjax.adapters.ia3 import IA3, ia3_rules
+from mtjax.adapters.ln_tuning import LnTuning
+from mtjax.adapters.ssf import SSF
+
+# Bottlenecks
+from mtjax.adapters.compacter import Compacter
+from mtjax.adapters.houlsby import Houlsby
+from mtjax.adapters.parallel import Parallel, ScaledParallel
+from mtjax.adapters.pfeiffer import Pfeiffer
+
+# Vectors in front: of keys and values, of tokens
+from mtjax.adapters.mam import mam
+from mtjax.adapters.prefix import Prefix
+from mtjax.adapters.prompt import Prompt
+
+__all__ = [
+  'METHODS', 'Bank', 'BitFit', 'Compacter', 'DoRA', 'Houlsby', 'IA3', 'LnTuning', 'LoRA', 'Method', 'Parallel',
+  'Pfeiffer', 'PiSSA', 'Prefix', 'Prompt', 'RsLoRA', 'Rule', 'SSF', 'ScaledParallel', 'Site', 'Spec', 'VeRA', 'Where',
+  'average', 'bind', 'concat_rank', 'find_sites', 'ia3_rules', 'init_adapters', 'input', 'kv', 'mam', 'materialise',
+  'merge', 'output', 'select', 'span', 'stack', 'svd_truncate', 'tokens', 'trainable_labels', 'unmerge', 'wrap',
+]
