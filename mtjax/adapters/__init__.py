@@ -14,6 +14,9 @@ from mtjax.adapters.operations import average, concat_rank, materialise, select,
 from mtjax.adapters.sites import Site, Where, input, kv, output, span, tokens, wrap
 from mtjax.adapters.spec import METHODS, Rule, Spec
 
+# Routers of banks with an inventory
+from mtjax.adapters.poly import Poly, Uniform
+
 # Low-rank changes of dense layers
 from mtjax.adapters.dora import DoRA
 from mtjax.adapters.lora import LoRA, RsLoRA
@@ -39,7 +42,7 @@ from mtjax.adapters.prompt import Prompt
 
 __all__ = [
   'METHODS', 'Bank', 'BitFit', 'Compacter', 'DoRA', 'Houlsby', 'IA3', 'LnTuning', 'LoRA', 'Method', 'Parallel',
-  'Pfeiffer', 'PiSSA', 'Prefix', 'Prompt', 'RsLoRA', 'Rule', 'SSF', 'ScaledParallel', 'Site', 'Spec', 'VeRA', 'Where',
+  'Pfeiffer', 'PiSSA', 'Poly', 'Prefix', 'Prompt', 'RsLoRA', 'Rule', 'SSF', 'ScaledParallel', 'Site', 'Spec', 'Uniform', 'VeRA', 'Where',
   'average', 'bind', 'concat_rank', 'find_sites', 'ia3_rules', 'init_adapters', 'input', 'kv', 'mam', 'materialise',
   'merge', 'output', 'select', 'span', 'stack', 'svd_truncate', 'tokens', 'trainable_labels', 'unmerge', 'wrap',
 ]

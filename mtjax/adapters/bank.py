@@ -3,8 +3,8 @@
     Bank()                                    one set for all tasks
     Bank(tasks=T)                             one set a task: row b gets theta[t_b]
     Bank(tasks=T, index={'up': (0, 0, 1)})    tasks share parts: here tasks 0 and 1 the leaves that 'up' finds
-    Bank(skills=K, router=…)                  an inventory: row b gets sum_k w_bk theta_k, w from the router
-    Bank(skills=K, splits=Q, router=…)        each of Q parts of the features has weights of its own (MHR)
+    Bank(tasks=T, skills=K, router=…)         an inventory: row b gets sum_k w_bk theta_k, w from the router
+    Bank(…, splits=Q)                         each of Q parts of the features has weights of its own (MHR)
     Bank(tasks=T, generated_by=…)             theta_t comes out of a hypernetwork (`mtjax.hypernets`)
 
 Parameters are mixed, then applied: the factors of a low-rank product are averaged, not the products. A hard choice is
@@ -92,11 +92,8 @@ class Bank:
 
   def with_tasks(self, names: Sequence[str]) -> 'Bank':
     """The same bank for these tasks, where it is one that knows tasks and was not told which."""
-    router = self.router
-    if router is not None and hasattr(router, 'with_tasks'):
-      router = router.with_tasks(names)
-    tasks = tuple(names) if self.tasks is None and self.per in ('task', 'generated') else self.tasks
-    return dataclasses.replace(self, tasks=tasks, router=router)
+    fixed = self.tasks is not None or self.per == 'shared' or self.per == 'skill' and self.router is None
+    return self if fixed else dataclasses.replace(self, tasks=tuple(names))
 
   def task_index(self, task: int | str) -> int:
     """The id of a task that is given by name or id."""

@@ -91,7 +91,7 @@ class Interceptor:
   def _has(self, scope: Any, rule: Rule) -> bool:
     return scope.has_variable('params', MARK + rule.name)
 
-  def _parameters(self, rule: Rule, scope: Any, site: Site) -> tuple[Leaves, bool, Leaves]:
+  def _parameters(self, rule: Rule, module: nn.Module, scope: Any, site: Site) -> tuple[Leaves, bool, Leaves]:
     """(parameters of the rows, whether they have an axis of rows, those that all rows share)."""
     method, bank = rule.method, rule.bank
     read = lambda name: nn.meta.unbox(scope.get_variable('params', name)) if scope.has_variable('params', name) else {}
@@ -100,7 +100,8 @@ class Interceptor:
     own |= {**dict(read(MARK + rule.name + FIXED)), **self._shared_fixed.get(rule.name, {})}
     weights = None
     if bank.router is not None:
-      weights = bank.router.weights(stored, bank, self._ctx)
+      drawn = self._train and getattr(bank.router, 'stochastic', False)
+      weights = bank.router.weights(stored, bank, self._ctx, self._key(rule, module) if drawn else None)
       stored = {leaf: x for leaf, x in stored.items() if not leaf.startswith('router_')}
     if bank.generated_by is not None:
       stored = bank.generated_by.generate(stored, bank, site, method)
@@ -111,7 +112,7 @@ class Interceptor:
   def _row_wise(self, rule: Rule, module: nn.Module, x: jax.Array, y: jax.Array | None) -> jax.Array:
     """The method on every row."""
     site = site_of(module, rule.site.kind, own_params(module), x, y)
-    rows, batched, own = self._parameters(rule, module.scope, site)
+    rows, batched, own = self._parameters(rule, module, module.scope, site)
     method, like = rule.method, x if y is None else y
     if batched and jax.tree.leaves(rows)[0].shape[0] != x.shape[0]:
       raise ValueError(f"Rule '{rule.name}' has parameters for {jax.tree.leaves(rows)[0].shape[0]} rows, but the input "
@@ -128,11 +129,14 @@ class Interceptor:
     rate = rule.method.dropout_rate
     if not self._train or not rate:
       return x
-    if not module.has_rng('dropout'):
-      raise ValueError(f"Rule '{rule.name}' has dropout_rate={rate}, but there is no 'dropout' key where it is: give "
-                       f"rngs={{'dropout': key}}, and an encoder whose layers are not scanned (scan=False).")
-    keep = jax.random.bernoulli(module.make_rng('dropout'), 1 - rate, x.shape)
+    keep = jax.random.bernoulli(self._key(rule, module), 1 - rate, x.shape)
     return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
+
+  def _key(self, rule: Rule, module: nn.Module) -> jax.Array:
+    if not module.has_rng('dropout'):
+      raise ValueError(f"Rule '{rule.name}' draws in training, but there is no 'dropout' key where it is: give "
+                       f"rngs={{'dropout': key}}, and an encoder whose layers are not scanned (scan=False).")
+    return module.make_rng('dropout')
 
   def _capture(self, module: nn.Module, x: Any) -> None:
     for rule in self._spec:
@@ -144,7 +148,7 @@ class Interceptor:
   def _vectors(self, rule: Rule, module: nn.Module, scope: Any, own: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Keys and values [B, P, G, K]."""
     site = site_of(module, 'kv', own, x, None)
-    rows, batched, fixed = self._parameters(rule, scope, site)
+    rows, batched, fixed = self._parameters(rule, module, scope, site)
     rows, fixed = jax.tree.map(lambda p: p.astype(x.dtype), (rows, fixed))
     fn = lambda p: rule.method.apply({**p, **fixed}, None, None, site)
     if not batched:
@@ -193,7 +197,7 @@ class Interceptor:
     at, length = method.at, method.length
     if here:
       site = site_of(module, 'tokens', own_params(module), x, None)
-      rows, batched, own = self._parameters(rule, module.scope, site)
+      rows, batched, own = self._parameters(rule, module, module.scope, site)
       fn = lambda p: method.apply({**p, **own}, None, None, site).astype(x.dtype)
       prompts = jax.vmap(fn)(rows) if batched else jnp.broadcast_to(fn(rows)[None], (x.shape[0], length, x.shape[2]))
       x = jnp.concatenate([x[:, :at], prompts, x[:, at:]], axis=1)
