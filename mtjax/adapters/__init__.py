@@ -41,8 +41,9 @@ from mtjax.adapters.prefix import Prefix
 from mtjax.adapters.prompt import Prompt
 
 __all__ = [
-  'METHODS', 'Bank', 'BitFit', 'Compacter', 'DoRA', 'Houlsby', 'IA3', 'LnTuning', 'LoRA', 'Method', 'Parallel',
-  'Pfeiffer', 'PiSSA', 'Poly', 'Prefix', 'Prompt', 'RsLoRA', 'Rule', 'SSF', 'ScaledParallel', 'Site', 'Spec', 'Uniform', 'VeRA', 'Where',
-  'average', 'bind', 'concat_rank', 'find_sites', 'ia3_rules', 'init_adapters', 'input', 'kv', 'mam', 'materialise',
-  'merge', 'output', 'select', 'span', 'stack', 'svd_truncate', 'tokens', 'trainable_labels', 'unmerge', 'wrap',
+  'Bank', 'BitFit', 'Compacter', 'DoRA', 'Houlsby', 'IA3', 'LnTuning', 'LoRA', 'METHODS', 'Method', 'Parallel',
+  'Pfeiffer', 'PiSSA', 'Poly', 'Prefix', 'Prompt', 'RsLoRA', 'Rule', 'SSF', 'ScaledParallel', 'Site', 'Spec',
+  'Uniform', 'VeRA', 'Where', 'average', 'bind', 'concat_rank', 'find_sites', 'ia3_rules', 'init_adapters', 'input',
+  'kv', 'mam', 'materialise', 'merge', 'output', 'select', 'span', 'stack', 'svd_truncate', 'tokens',
+  'trainable_labels', 'unmerge', 'wrap',
 ]

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from adapters import table
+from optim.calls import quick_jit
+
 from mtjax import adapters, tree
 from mtjax.context import Ctx
-from optim.calls import quick_jit
 
 X = np.random.default_rng(0).standard_normal((3, 4, 8)).astype(np.float32)
 MASK = np.arange(4)[None, None, None] < np.array([4, 2, 3])[:, None, None, None]

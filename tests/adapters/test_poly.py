@@ -3,9 +3,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from adapters import table
 from adapters.by_hand import adapted, dense
+
 from mtjax import adapters, tree
 from mtjax.adapters import Bank, LoRA, Poly, Uniform
 from mtjax.adapters.poly import routing_weights
