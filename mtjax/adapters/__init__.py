@@ -32,6 +32,7 @@ from mtjax.adapters.ssf import SSF
 # Bottlenecks
 from mtjax.adapters.compacter import Compacter
 from mtjax.adapters.houlsby import Houlsby
+from mtjax.adapters.normed_bottleneck import NormedBottleneck
 from mtjax.adapters.parallel import Parallel, ScaledParallel
 from mtjax.adapters.pfeiffer import Pfeiffer
 
@@ -41,9 +42,9 @@ from mtjax.adapters.prefix import Prefix
 from mtjax.adapters.prompt import Prompt
 
 __all__ = [
-  'Bank', 'BitFit', 'Compacter', 'DoRA', 'Houlsby', 'IA3', 'LnTuning', 'LoRA', 'METHODS', 'Method', 'Parallel',
-  'Pfeiffer', 'PiSSA', 'Poly', 'Prefix', 'Prompt', 'RsLoRA', 'Rule', 'SSF', 'ScaledParallel', 'Site', 'Spec',
-  'Uniform', 'VeRA', 'Where', 'average', 'bind', 'concat_rank', 'find_sites', 'ia3_rules', 'init_adapters', 'input',
-  'kv', 'mam', 'materialise', 'merge', 'output', 'select', 'span', 'stack', 'svd_truncate', 'tokens',
-  'trainable_labels', 'unmerge', 'wrap',
+  'Bank', 'BitFit', 'Compacter', 'DoRA', 'Houlsby', 'IA3', 'LnTuning', 'LoRA', 'METHODS', 'Method',
+  'NormedBottleneck', 'Parallel', 'Pfeiffer', 'PiSSA', 'Poly', 'Prefix', 'Prompt', 'RsLoRA', 'Rule', 'SSF',
+  'ScaledParallel', 'Site', 'Spec', 'Uniform', 'VeRA', 'Where', 'average', 'bind', 'concat_rank', 'find_sites',
+  'ia3_rules', 'init_adapters', 'input', 'kv', 'mam', 'materialise', 'merge', 'output', 'select', 'span', 'stack',
+  'svd_truncate', 'tokens', 'trainable_labels', 'unmerge', 'wrap',
 ]

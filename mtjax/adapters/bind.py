@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.core
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -68,8 +69,7 @@ def init_adapters(key: jax.Array, encoder: nn.Module, base: Any, spec: Spec, exa
 def find_sites(encoder: nn.Module, base: Any, spec: Spec, example: Any, **kwargs: Any,
                ) -> dict[str, list[Site]]:
   """{rule: the sites that it finds, with shapes in place of arrays}, in the order in which modules are called."""
-  if getattr(encoder, 'scan', False):
-    encoder = encoder.clone(scan=False)  # parameters are called the same, and each layer goes by its own name
+  encoder = _looped(encoder, base, example, kwargs)
   seen: dict[str, dict[str, Site]] = {rule.name: {} for rule in spec}
   passed: dict[str, list[str]] = {rule.name: [] for rule in spec}
   paths: list[str] = []
@@ -180,6 +180,18 @@ def trainable_labels(base: Any, state: State, spec: Spec) -> tuple[Any, State]:
     return kinds[rule]
 
   return jax.tree.map(lambda _: 'frozen', base), tree.map_with_path(label, state)
+
+
+def _looped(encoder: nn.Module, base: Any, example: Any, kwargs: Mapping[str, Any]) -> nn.Module:
+  """The encoder without `mtjax.encoders.stack`'s scan, in which layers go by no name; of the same parameters."""
+  if not getattr(encoder, 'scan', False):
+    return encoder
+  loop = encoder.clone(scan=False)
+  try:
+    jax.eval_shape(lambda base: loop.apply({'params': base}, example, **kwargs), base)
+  except flax.errors.ScopeParamNotFoundError:  # another library's scan, which calls parameters otherwise
+    return encoder
+  return loop
 
 
 def _site(rule: Rule, module: nn.Module, x: Any, y: Any) -> Site | None:

@@ -118,15 +118,19 @@ class Interceptor:
       raise ValueError(f"Rule '{rule.name}' has parameters for {jax.tree.leaves(rows)[0].shape[0]} rows, but the input "
                        f'of {site.path!r} is {list(x.shape)}: its first axis must be that of the rows.')
     rows, own = jax.tree.map(lambda p: p.astype(like.dtype), (rows, own))
-    given = self._dropped(rule, module, x)
+    given = self._dropped(rule, module, x, method.dropout_rate)
+    rows = {leaf: self._dropped(rule, module, p, method.leaf_dropout.get(leaf, 0.0)) for leaf, p in rows.items()}
     fn = lambda p, x, y: method.apply({**p, **own}, x, y, site)
     result = jax.vmap(fn, (0 if batched else None, 0, None if y is None else 0))(rows, given, y)
+    if method.penalises:
+      result, noted = result
+      if self._train:
+        result = add_to_loss(result, method.penalty(noted, self._ctx))
     if method.reenters:
       result = site.run(site.params, result)
     return result.astype(like.dtype)
 
-  def _dropped(self, rule: Rule, module: nn.Module, x: jax.Array) -> jax.Array:
-    rate = rule.method.dropout_rate
+  def _dropped(self, rule: Rule, module: nn.Module, x: jax.Array, rate: float) -> jax.Array:
     if not self._train or not rate:
       return x
     keep = jax.random.bernoulli(self._key(rule, module), 1 - rate, x.shape)
@@ -209,6 +213,20 @@ class Interceptor:
         return args, kwargs, lambda y: y
       del self._open[rule.name]
     return args, kwargs, drop
+
+
+@jax.custom_vjp
+def add_to_loss(y: jax.Array, penalty: jax.Array) -> jax.Array:
+  """y, through which the gradient of `penalty` joins that of the loss, as if the two had been added up.
+
+  So a term that arises inside an encoder needs no way out of it, through scans and rematerialised layers; the loss that
+  is reported is without it. The loss must be differentiated once, with the cotangent 1.
+  """
+  del penalty
+  return y
+
+
+add_to_loss.defvjp(lambda y, penalty: (y, penalty), lambda penalty, dy: (dy, jnp.ones_like(penalty)))
 
 
 def _first(y: Any, fn: Callable) -> Any:

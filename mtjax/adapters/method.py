@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import jax
 
 from mtjax.adapters.sites import Site
+from mtjax.context import Ctx
 
 Leaves = dict[str, jax.Array]
 
@@ -34,7 +35,9 @@ class Method:
     reads_weights: whether `init` looks at the values in `site.params`; else it finds shapes there.
     alone: whether nothing else may change the same output, because the method computes it anew.
     mergeable: whether `fold` exists.
+    penalises: whether `apply` gives a pair, the result and what `penalty` reads of the row.
     dropout_rate: of the input that `apply` gets, in training.
+    leaf_dropout: {leaf: rate}, of parameters themselves, in training.
   """
   kinds: ClassVar[tuple[str, ...]] = ('output',)
   ndim: ClassVar[Mapping[str, int]] = {}
@@ -43,7 +46,12 @@ class Method:
   reenters: ClassVar[bool] = False
   reads_weights: ClassVar[bool] = False
   alone: ClassVar[bool] = False
+  penalises: ClassVar[bool] = False
   dropout_rate = 0.0
+
+  @property
+  def leaf_dropout(self) -> Mapping[str, float]:
+    return {}
 
   def fits(self, site: Site) -> bool:
     """Whether a site that the pattern found is one of this method's; others are passed over."""
@@ -78,6 +86,10 @@ class Method:
 
     At input: y is None -> the new x. At kv: x, y None -> keys, values [P, G, K] each. At tokens: -> [P, D].
     """
+    raise NotImplementedError
+
+  def penalty(self, noted: Any, ctx: Ctx | None) -> jax.Array:
+    """A scalar that is added to the loss, of what `apply` noted of all rows [B, …]."""
     raise NotImplementedError
 
   def fold(self, p: Leaves, own: Leaves, kind: str) -> Leaves:

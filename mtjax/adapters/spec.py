@@ -34,12 +34,18 @@ METHODS = Registry('adapter method', {
   'prefix': 'mtjax.adapters.prefix:Prefix',
   'prompt': 'mtjax.adapters.prompt:Prompt',
   'compacter': 'mtjax.adapters.compacter:Compacter',
+  'normed_bottleneck': 'mtjax.adapters.normed_bottleneck:NormedBottleneck',
 })
 ROUTERS = Registry('router', {
   'poly': 'mtjax.adapters.poly:Poly',
   'uniform': 'mtjax.adapters.poly:Uniform',
 })
-GENERATORS = Registry('hypernetwork', {})
+GENERATORS = Registry('hypernetwork', {
+  'hyperformer': 'mtjax.hypernets:HyperFormer',
+  'hyperformer_plus': 'mtjax.hypernets:HyperFormerPlus',
+  'polyhistor': 'mtjax.hypernets:Polyhistor',
+  'polyhistor_lite': 'mtjax.hypernets:PolyhistorLite',
+})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,8 +176,9 @@ def _fields(component: Any) -> dict[str, Any]:
 
 
 def _name_of(component: Any, registry: Registry) -> str:
-  target = f'{type(component).__module__}:{type(component).__qualname__}'
-  return next((name for name, entry in registry.entries.items() if entry == target), target)
+  kind = type(component)
+  found = (name for name, entry in registry.entries.items() if entry.rpartition(':')[2] == kind.__qualname__)
+  return next((name for name in found if registry.lookup(name) is kind), f'{kind.__module__}:{kind.__qualname__}')
 
 
 def _component(component: Any, registry: Registry) -> dict[str, Any]:
