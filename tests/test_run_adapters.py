@@ -1,10 +1,16 @@
 """Runs whose encoder is frozen and adapted: what is trained, mixed rows, predictions with a task a row."""
+import pathlib
+import re
+
 import jax
 import numpy as np
 import pytest
 import toy
+from adapters import table
 
 from mtjax import experiment, tree
+from mtjax.adapters import Spec
+from mtjax.context import Ctx
 
 LORA = dict(site='output', match=r'fc1$', method=dict(name='lora', rank=2), bank=dict(per='task'))
 
@@ -89,3 +95,14 @@ def test_trainable_base_is_trained_as_a_copy():
 def test_what_is_wrong_with_a_config_is_said(change, message):
   with pytest.raises(ValueError, match=message):
     experiment.build(config(adapters=[{**LORA, **change}]))
+
+
+def test_the_readme_on_adapters_runs():
+  readme = (pathlib.Path(__file__).resolve().parents[1] / 'README.md').read_text(encoding='utf-8')
+  made = toy.config()
+  exec(re.search(r'```python\n(config\.encoder = .*?adapters.*?)```', readme, re.S).group(1), {'config': made})
+  assert Spec.from_json(made.adapters).with_tasks(['a', 'b']).rules[0].bank.tasks == ('a', 'b')
+  base = table.base_params()
+  names = dict(key=jax.random.key(0), encoder=table.ENCODER, base=base, tokens=table.TOKENS, ids=table.IDS % 2, Ctx=Ctx)
+  exec(re.search(r'```python\n(from mtjax import adapters\n.*?)```', readme, re.S).group(1), names)
+  assert names['features'].tokens.shape == (5, 4, 8) and jax.tree.structure(names['alone']) == jax.tree.structure(base)

@@ -20,6 +20,7 @@ from mtjax.adapters.poly import Poly, Uniform
 # Low-rank changes of dense layers
 from mtjax.adapters.dora import DoRA
 from mtjax.adapters.lora import LoRA, RsLoRA
+from mtjax.adapters.lora_moe import LoRAMoE
 from mtjax.adapters.pissa import PiSSA
 from mtjax.adapters.vera import VeRA
 
@@ -36,15 +37,19 @@ from mtjax.adapters.normed_bottleneck import NormedBottleneck
 from mtjax.adapters.parallel import Parallel, ScaledParallel
 from mtjax.adapters.pfeiffer import Pfeiffer
 
+# Compositions of trained adapters
+from mtjax.adapters.adapter_fusion import AdapterFusion
+from mtjax.adapters.scalearn import ScaLearn, with_sources
+
 # Vectors in front: of keys and values, of tokens
 from mtjax.adapters.mam import mam
 from mtjax.adapters.prefix import Prefix
 from mtjax.adapters.prompt import Prompt
 
 __all__ = [
-  'Bank', 'BitFit', 'Compacter', 'DoRA', 'Houlsby', 'IA3', 'LnTuning', 'LoRA', 'METHODS', 'Method',
-  'NormedBottleneck', 'Parallel', 'Pfeiffer', 'PiSSA', 'Poly', 'Prefix', 'Prompt', 'RsLoRA', 'Rule', 'SSF',
-  'ScaledParallel', 'Site', 'Spec', 'Uniform', 'VeRA', 'Where', 'average', 'bind', 'concat_rank', 'find_sites',
-  'ia3_rules', 'init_adapters', 'input', 'kv', 'mam', 'materialise', 'merge', 'output', 'select', 'span', 'stack',
-  'svd_truncate', 'tokens', 'trainable_labels', 'unmerge', 'wrap',
+  'AdapterFusion', 'Bank', 'BitFit', 'Compacter', 'DoRA', 'Houlsby', 'IA3', 'LnTuning', 'LoRA', 'LoRAMoE', 'METHODS',
+  'Method', 'NormedBottleneck', 'Parallel', 'Pfeiffer', 'PiSSA', 'Poly', 'Prefix', 'Prompt', 'RsLoRA', 'Rule', 'SSF',
+  'ScaLearn', 'ScaledParallel', 'Site', 'Spec', 'Uniform', 'VeRA', 'Where', 'average', 'bind', 'concat_rank',
+  'find_sites', 'ia3_rules', 'init_adapters', 'input', 'kv', 'mam', 'materialise', 'merge', 'output', 'select',
+  'span', 'stack', 'svd_truncate', 'tokens', 'trainable_labels', 'unmerge', 'with_sources', 'wrap',
 ]

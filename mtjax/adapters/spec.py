@@ -34,6 +34,9 @@ METHODS = Registry('adapter method', {
   'prefix': 'mtjax.adapters.prefix:Prefix',
   'prompt': 'mtjax.adapters.prompt:Prompt',
   'compacter': 'mtjax.adapters.compacter:Compacter',
+  'scalearn': 'mtjax.adapters.scalearn:ScaLearn',
+  'adapter_fusion': 'mtjax.adapters.adapter_fusion:AdapterFusion',
+  'lora_moe': 'mtjax.adapters.lora_moe:LoRAMoE',
   'normed_bottleneck': 'mtjax.adapters.normed_bottleneck:NormedBottleneck',
 })
 ROUTERS = Registry('router', {

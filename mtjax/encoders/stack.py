@@ -58,6 +58,9 @@ def run_blocks(module: nn.Module, blocks: Sequence[nn.Module], x: jax.Array, mas
       x = run_block(block, x, mask, remat=module.remat, train=train, key=key, **facts)
     return x
   params = module.variables['params']
+  if len({jax.tree.structure(params[block.name]) for block in blocks}) > 1:
+    raise ValueError(f'{type(module).__name__} has scan=True, but its layers do not have the same parameters (adapters '
+                     f'in some of them alone?); use scan=False.')
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params[block.name] for block in blocks))
   template = blocks[0].clone(parent=None, name=None)
 

@@ -148,3 +148,12 @@ def test_rows_that_are_not_the_first_axis_are_refused():
   state = adapters.init_adapters(jax.random.key(1), Folded(), base, spec, X)
   with pytest.raises(ValueError, match='parameters for 3 rows, but the input of .fc. is .12, 8.'):
     adapters.bind(Folded(), spec)(base, state, X, ctx=Ctx(task_id=jnp.array(IDS)))
+
+
+def test_a_scan_needs_alike_layers():
+  encoder = table.ENCODER.clone(scan=True)
+  spec = adapters.Spec([dict(site='output', match=r'block_1/mlp/fc1$', method='bitfit')])
+  base = table.base_params()
+  state = adapters.init_adapters(jax.random.key(0), encoder, base, spec, table.TOKENS)
+  with pytest.raises(ValueError, match='BERT has scan=True, but its layers do not have the same parameters'):
+    adapters.bind(encoder, spec)(base, state, table.TOKENS)
