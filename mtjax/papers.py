@@ -113,7 +113,8 @@ PAPERS: dict[str, Paper] = {paper.key: paper for paper in (
         'rec', 'group transformer + pattern selector'),
   Paper('lt_sft', 'Composable Sparse Fine-Tuning for Cross-Lingual Transfer', 'merge A6', 'LT-SFT masks, composed'),
   Paper('ast_adapters', 'Parameter-Efficient Transfer Learning of Audio Spectrogram Transformers',
-        'peft 7', 'adapters on audio spectrogram transformer'),
+        'peft 7', 'adapters on audio spectrogram transformer', 'mtjax/adapters/conv_adapter.py',
+        status='implemented'),
   Paper('heterogeneous_moe_vit', 'An Efficient General-Purpose Modular Vision Model via Multi-Task Heterogeneous '
                                  'Training',
         'arch 3', 'MoE ViT + mutual information, pruning, extension'),

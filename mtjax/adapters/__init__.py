@@ -32,6 +32,7 @@ from mtjax.adapters.ssf import SSF
 
 # Bottlenecks
 from mtjax.adapters.compacter import Compacter
+from mtjax.adapters.conv_adapter import ConvAdapter
 from mtjax.adapters.houlsby import Houlsby
 from mtjax.adapters.normed_bottleneck import NormedBottleneck
 from mtjax.adapters.parallel import Parallel, ScaledParallel
@@ -47,9 +48,10 @@ from mtjax.adapters.prefix import Prefix
 from mtjax.adapters.prompt import Prompt
 
 __all__ = [
-  'AdapterFusion', 'Bank', 'BitFit', 'Compacter', 'DoRA', 'Houlsby', 'IA3', 'LnTuning', 'LoRA', 'LoRAMoE', 'METHODS',
-  'Method', 'NormedBottleneck', 'Parallel', 'Pfeiffer', 'PiSSA', 'Poly', 'Prefix', 'Prompt', 'RsLoRA', 'Rule', 'SSF',
-  'ScaLearn', 'ScaledParallel', 'Site', 'Spec', 'Uniform', 'VeRA', 'Where', 'average', 'bind', 'concat_rank',
-  'find_sites', 'ia3_rules', 'init_adapters', 'input', 'kv', 'mam', 'materialise', 'merge', 'output', 'select',
-  'span', 'stack', 'svd_truncate', 'tokens', 'trainable_labels', 'unmerge', 'with_sources', 'wrap',
+  'AdapterFusion', 'Bank', 'BitFit', 'Compacter', 'ConvAdapter', 'DoRA', 'Houlsby', 'IA3', 'LnTuning', 'LoRA',
+  'LoRAMoE', 'METHODS', 'Method', 'NormedBottleneck', 'Parallel', 'Pfeiffer', 'PiSSA', 'Poly', 'Prefix', 'Prompt',
+  'RsLoRA', 'Rule', 'SSF', 'ScaLearn', 'ScaledParallel', 'Site', 'Spec', 'Uniform', 'VeRA', 'Where', 'average',
+  'bind', 'concat_rank', 'find_sites', 'ia3_rules', 'init_adapters', 'input', 'kv', 'mam', 'materialise', 'merge',
+  'output', 'select', 'span', 'stack', 'svd_truncate', 'tokens', 'trainable_labels', 'unmerge', 'with_sources',
+  'wrap',
 ]

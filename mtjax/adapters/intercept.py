@@ -78,13 +78,12 @@ class Interceptor:
       undo.append(drop)
     args, kwargs = self._prefix_mask(module, here, args, kwargs)
     y = next_fn(*args, **kwargs)
-    y = self._prefix_projection(module, y)
     for drop in reversed(undo):
       y = _first(y, drop)
     for rule in (rule for rule in here if rule.site.kind in ('output', 'wrap', 'span')):
       given = self._captured.get((rule.name, module.path[:-1]), x) if rule.site.kind == 'span' else x
       y = _first(y, lambda out, rule=rule, given=given: self._row_wise(rule, module, given, out))
-    return y
+    return self._prefix_projection(module, y)
 
   # --- parameters
 

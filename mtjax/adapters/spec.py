@@ -37,6 +37,7 @@ METHODS = Registry('adapter method', {
   'scalearn': 'mtjax.adapters.scalearn:ScaLearn',
   'adapter_fusion': 'mtjax.adapters.adapter_fusion:AdapterFusion',
   'lora_moe': 'mtjax.adapters.lora_moe:LoRAMoE',
+  'conv_adapter': 'mtjax.adapters.conv_adapter:ConvAdapter',
   'normed_bottleneck': 'mtjax.adapters.normed_bottleneck:NormedBottleneck',
 })
 ROUTERS = Registry('router', {

@@ -65,6 +65,12 @@ CASES = {
                     for rule in adapters.mam(length=3, hidden=None, rank=2)), 2 * 48 + 2 * 42, identity=False, merges=False),
   'prompt_deep': Case((_rule('tokens', r'block_\d+$', 'prompt', length=3, deep=True, at=1),), 2 * 24, identity=False,
                       merges=False),
+  # m = 2: down 9 x 4, kernel, scale and shift 2 x 5, up 3 x 8
+  'conv_adapter': Case((_rule('wrap', r'mlp$', 'conv_adapter', reduction=4, width=3),), 2 * (36 + 10 + 24), merges=False),
+  # norms of 8 besides
+  'normed_bottleneck': Case((_rule('wrap', LAYERS, 'normed_bottleneck', rank=2),), 4 * (42 + 16), merges=False),
+  # a gate 8 x 2, two LoRAs
+  'lora_moe': Case((_rule('output', PROJECTIONS, 'lora_moe', experts=2, rank=2),), 6 * (16 + 2 * 2 * 16), merges=False),
   # n = 2, width 2: 3 x (8 + 2) a site, and the rule of 2 x 2 x 2
   'compacter': Case((_rule('wrap', LAYERS, 'compacter', n=2, rank=2),), 4 * 30 + 8, identity=False, merges=False,
                     common=8),

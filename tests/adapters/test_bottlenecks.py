@@ -7,8 +7,9 @@ from adapters import table
 from adapters.by_hand import adapted, dense
 
 from mtjax import adapters
-from mtjax.adapters import Compacter, Houlsby, LoRA, Parallel, Pfeiffer, ScaledParallel
+from mtjax.adapters import Compacter, ConvAdapter, Houlsby, LoRA, Parallel, Pfeiffer, ScaledParallel
 from mtjax.adapters.compacter import phm
+from mtjax.adapters.conv_adapter import depthwise
 
 P = {'down': [[1.0], [1.0]], 'down_bias': [-1.0], 'up': [[2.0, 0.0]], 'up_bias': [0.0, 5.0]}
 EYE = dense(np.eye(2))
@@ -77,6 +78,24 @@ def test_phm_of_one_part_and_of_a_block():
 def test_compacter_refuses_what_n_does_not_divide():
   with pytest.raises(ValueError, match='n=4, which must divide the 6 features'):
     Compacter().fits(dense(np.eye(6)))
+
+
+def test_a_convolution_over_tokens():
+  x, kernel = np.arange(1.0, 5.0)[:, None], np.array([[1.0], [10.0], [100.0]])
+  # (before, itself, behind) times (1, 10, 100), zeros beyond the ends
+  assert np.asarray(depthwise(x, kernel)).ravel().tolist() == [210, 321, 432, 43]
+
+
+def test_the_conv_adapter_sees_the_order_of_tokens_and_of_width_1_does_not():
+  rng, site = np.random.default_rng(0), dense(np.eye(4))
+  x = jnp.asarray(rng.standard_normal((5, 4)), jnp.float32)
+  for width, alike in ((1, True), (3, False)):
+    method = ConvAdapter(reduction=2, width=width)
+    p = {**method.init(jax.random.key(0), site), 'up': jnp.asarray(rng.standard_normal((2, 4)), jnp.float32)}
+    moved = adapted(method, p, site, x[::-1])[::-1]
+    assert np.allclose(moved, adapted(method, p, site, x), atol=1e-5) == alike
+  with pytest.raises(ValueError, match='width=4; allowed is an odd'):
+    ConvAdapter(width=4)
 
 
 def test_wrong_fields_are_refused():
