@@ -1,4 +1,5 @@
 """Runs whose encoder is frozen and adapted: what is trained, mixed rows, predictions with a task a row."""
+import json
 import pathlib
 import re
 
@@ -8,7 +9,7 @@ import pytest
 import toy
 from adapters import table
 
-from mtjax import experiment, tree
+from mtjax import experiment, prediction_io, tree
 from mtjax.adapters import Spec
 from mtjax.context import Ctx
 
@@ -63,6 +64,20 @@ def test_rows_of_several_tasks_in_one_prediction():
     run.predict(state, images, task=['inks'] * 5)
   with pytest.raises(ValueError, match='a task for each of the 5 rows'):
     run.predict(state, images, task=['ink'])
+
+
+def test_predictions_with_a_column_that_names_the_task(tmp_path):
+  file, out = tmp_path / 'rows.jsonl', tmp_path / 'out.jsonl'
+  file.write_text('{"x": 1, "task": "ink"}\n{"x": 2, "task": "digit"}\n')
+  assert prediction_io.read_column(str(file), 'task') == ['ink', 'digit']
+  np.savez(tmp_path / 'rows.npz', x=np.zeros(2), task=np.array(['ink', 'digit']))
+  assert prediction_io.read_column(str(tmp_path / 'rows.npz'), 'task') == ['ink', 'digit']
+  outputs = {'ink': {'rows': np.array([0]), 'prediction': np.array([4.5])}, 'digit': {'rows': np.array([1]), 'prediction': np.array([7])}}
+  prediction_io.write_outputs(str(out), outputs, ['0', '1'])
+  assert [json.loads(line) for line in out.read_text().splitlines()] == [
+    {'input': '0', 'ink': {'prediction': 4.5}}, {'input': '1', 'digit': {'prediction': 7}}]
+  with pytest.raises(ValueError, match="has no 'tusk'. Did you mean 'task'"):
+    prediction_io.read_column(str(tmp_path / 'rows.npz'), 'tusk')
 
 
 def test_streams_of_a_task_each_go_through_the_encoder_together():

@@ -130,7 +130,10 @@ def bind(encoder: nn.Module, spec: Spec) -> Callable[..., tuple[Any, dict[str, A
     base = _plain(base)
     blocks = {rule.name: len(_modules(base, rule)) for rule in spec if rule.site.kind == 'tokens'}
     stats = state.get('stats', {})
-    interceptor = Interceptor(spec, state.get('shared', {}), stats.get('shared', {}), ctx, train, blocks)
+    stored = {name for part in (state.get('adapters', {}), stats.get('sites', {})) for path in tree.flatten(part)
+              for name in path.split('/') if name.startswith(MARK)}
+    by_path = {rule.name for rule in spec if not {MARK + rule.name, MARK + rule.name + FIXED} & stored}
+    interceptor = Interceptor(spec, state.get('shared', {}), stats.get('shared', {}), ctx, train, blocks, by_path)
     if 'method' not in kwargs or kwargs['method'] is None:
       if ctx is not None and ('ctx' in takes or any_keyword):
         kwargs['ctx'] = ctx

@@ -9,7 +9,7 @@ Rows get their parameters by `jax.vmap`: a method is written for one row.
 """
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -46,12 +46,13 @@ class Interceptor:
     ctx: what rows are for.
     train: whether adapters drop inputs out.
     blocks: {rule at tokens: how many modules it finds}.
+    by_path: rules that store nothing at their sites, which are then found by their paths (not within a scan).
   """
 
   def __init__(self, spec: Spec, shared: Mapping[str, Leaves], shared_fixed: Mapping[str, Leaves], ctx: Ctx | None,
-               train: bool, blocks: Mapping[str, int]):
+               train: bool, blocks: Mapping[str, int], by_path: Collection[str] = ()):
     self._spec, self._shared, self._shared_fixed, self._ctx = spec, shared, shared_fixed, ctx
-    self._train, self._blocks = train, blocks
+    self._train, self._blocks, self._by_path = train, blocks, by_path
     self._captured: dict[Any, Any] = {}          # inputs of spans, by the parent's path
     self._open: dict[str, int] = {}              # prompts that are on their way through the stack: blocks seen
 
@@ -64,7 +65,8 @@ class Interceptor:
     if not args:
       return next_fn(*args, **kwargs)
     self._capture(module, args[0])
-    here = [rule for rule in self._spec if self._has(module.scope, rule)]
+    here = [rule for rule in self._spec if self._has(module.scope, rule)
+            or rule.name in self._by_path and rule.site.finds('/'.join(module.path))]
     names = {rule.name for rule in here}
     x = args[0]
     for rule in (rule for rule in here if rule.site.kind == 'input'):
@@ -81,14 +83,14 @@ class Interceptor:
     for drop in reversed(undo):
       y = _first(y, drop)
     for rule in (rule for rule in here if rule.site.kind in ('output', 'wrap', 'span')):
-      given = self._captured.get((rule.name, module.path[:-1]), x) if rule.site.kind == 'span' else x
+      given = self._captured[rule.name, module.path[:-1]] if rule.site.kind == 'span' else x
       y = _first(y, lambda out, rule=rule, given=given: self._row_wise(rule, module, given, out))
     return self._prefix_projection(module, y)
 
   # --- parameters
 
   def _has(self, scope: Any, rule: Rule) -> bool:
-    return scope.has_variable('params', MARK + rule.name)
+    return any(scope.has_variable('params', MARK + rule.name + end) for end in ('', FIXED))
 
   def _parameters(self, rule: Rule, module: nn.Module, scope: Any, site: Site) -> tuple[Leaves, bool, Leaves]:
     """(parameters of the rows, whether they have an axis of rows, those that all rows share)."""
@@ -111,6 +113,8 @@ class Interceptor:
   def _row_wise(self, rule: Rule, module: nn.Module, x: jax.Array, y: jax.Array | None) -> jax.Array:
     """The method on every row."""
     site = site_of(module, rule.site.kind, own_params(module), x, y)
+    if rule.name in self._by_path and not rule.method.fits(site):
+      return x if y is None else y
     rows, batched, own = self._parameters(rule, module, module.scope, site)
     method, like = rule.method, x if y is None else y
     if batched and jax.tree.leaves(rows)[0].shape[0] != x.shape[0]:

@@ -157,3 +157,23 @@ def test_a_scan_needs_alike_layers():
   state = adapters.init_adapters(jax.random.key(0), encoder, base, spec, table.TOKENS)
   with pytest.raises(ValueError, match='BERT has scan=True, but its layers do not have the same parameters'):
     adapters.bind(encoder, spec)(base, state, table.TOKENS)
+
+
+class Double(adapters.Method):
+  """A method without parameters, for dense layers."""
+
+  def fits(self, site):
+    return site.is_dense
+
+  def init(self, key, site):
+    return {}
+
+  def apply(self, p, x, y, site):
+    return 2 * y
+
+
+def test_a_method_without_parameters_is_found_by_its_path():
+  spec = adapters.Spec([adapters.Rule(adapters.output(r'layer'), Double())])
+  base = {'layer': {'kernel': jnp.eye(8), 'bias': jnp.zeros(8)}}
+  state = adapters.init_adapters(jax.random.key(0), Setup(), base, spec, X)
+  np.testing.assert_allclose(adapters.bind(Setup(), spec)(base, state, X)[0], 2 * jnp.tanh(2 * X), rtol=1e-6)
