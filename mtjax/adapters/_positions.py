@@ -1,12 +1,9 @@
-"""P positions more: what a block, or an attention, is told besides its input has to grow with it."""
+"""P positions more: what a block is told besides its input has to grow with it."""
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-
-from mtjax.encoders.masks import check_bias, seen
 
 
 def lengthen(module: Any, args: tuple, kwargs: dict, at: int, length: int) -> tuple[tuple, dict]:
@@ -40,24 +37,3 @@ def _insert(x: jax.Array, at: int, length: int, num: int, value: Any) -> jax.Arr
       before, after = jnp.split(x, [at], axis=axis)
       x = jnp.concatenate([before, jnp.full(shape, value, x.dtype), after], axis=axis)
   return x
-
-
-def prefix_attend(query: jax.Array, key: jax.Array, value: jax.Array, rest: Sequence[Any], kwargs: dict[str, Any],
-                  k: jax.Array, v: jax.Array) -> tuple[tuple, dict]:
-  """The arguments of `attend` with keys and values k, v [B, P, G, D] in front, which every query sees."""
-  length, (rows, queries, heads) = k.shape[1], query.shape[:3]
-  mask = rest[0] if rest else kwargs.get('mask')
-  facts = {name: kwargs.pop(name, None) for name in ('segments', 'positions', 'prefix', 'window')}
-  causal, bias = kwargs.pop('causal', False), kwargs.get('bias')
-  if mask is not None and mask.ndim == 2 and not causal and facts['segments'] is None:
-    table = mask
-  else:
-    table = seen((rows, heads, queries, key.shape[1]), mask=mask, causal=causal, **facts).table()
-  if table is not None:
-    table = jnp.pad(table, [(0, 0)] * (table.ndim - 1) + [(length, 0)], constant_values=True)
-  if bias is not None:
-    bias = check_bias(bias, (rows, heads, queries, key.shape[1]))
-    kwargs = {**kwargs, 'bias': jnp.pad(bias, [(0, 0), (0, 0), (0, 0), (length, 0)])}
-  key = jnp.concatenate([k.astype(key.dtype), key], axis=1)
-  value = jnp.concatenate([v.astype(value.dtype), value], axis=1)
-  return (query, key, value, table), {name: x for name, x in kwargs.items() if name != 'mask'}

@@ -15,8 +15,9 @@ from mtjax.adapters.lora import uniform
 from mtjax.adapters.method import Leaves, Method, check_positive, check_rate, check_sizes
 from mtjax.adapters.sites import Site, along
 from mtjax.config import did_you_mean
-from mtjax.encoders.layers import ACTIVATIONS
 
+ACTIVATIONS = {'relu': jax.nn.relu, 'gelu': lambda x: jax.nn.gelu(x, approximate=False), 'silu': jax.nn.silu,
+               'tanh': jnp.tanh}
 INITS = ('normal', 'lora')
 
 
@@ -37,7 +38,7 @@ class Bottleneck(Method):
   Attributes:
     rank: r, the width of the bottleneck.
     reduction: in place of the rank: r = D_out / reduction, at least 1.
-    activation: one of `mtjax.encoders.layers.ACTIVATIONS`.
+    activation: 'relu', 'gelu', 'silu' or 'tanh'.
     init_scheme: 'normal' or 'lora'.
     std: of 'normal'.
     dropout_rate: of the bottleneck's input, where that is the module's.

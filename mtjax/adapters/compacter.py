@@ -17,10 +17,9 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from mtjax.adapters.bottleneck import Bottleneck
+from mtjax.adapters.bottleneck import ACTIVATIONS, Bottleneck
 from mtjax.adapters.method import Leaves, check_sizes
 from mtjax.adapters.sites import Site, along
-from mtjax.encoders.layers import ACTIVATIONS
 
 
 def phm(x: jax.Array, rule: jax.Array, s: jax.Array, t: jax.Array) -> jax.Array:

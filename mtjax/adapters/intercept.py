@@ -163,11 +163,11 @@ class Interceptor:
     return jax.vmap(fn)(rows)
 
   def _attend(self, module, next_fn, args, kwargs):
-    """Attention of mtjax's own encoders: what it attends over is longer, and every query sees the prefix."""
-    for rule in (rule for rule in self._spec if rule.site.kind == 'kv' and self._has(module.scope, rule)):
-      query, key, value, *rest = args
-      k, v = self._vectors(rule, module, module.scope, own_params(module), query)
-      args, kwargs = _positions.prefix_attend(query, key, value, rest, kwargs, k, v)
+    """Attention of mtjax's own encoders, which takes keys and values besides."""
+    extra = [self._vectors(rule, module, module.scope, own_params(module), args[0])
+             for rule in self._spec if rule.site.kind == 'kv' and self._has(module.scope, rule)]
+    if extra:
+      kwargs = {**kwargs, 'extra': tuple(jnp.concatenate(parts, axis=1) for parts in zip(*extra))}
     return next_fn(*args, **kwargs)
 
   def _prefix_projection(self, module, y):
