@@ -24,6 +24,9 @@ from mtjax.adapters.lora_moe import LoRAMoE
 from mtjax.adapters.pissa import PiSSA
 from mtjax.adapters.vera import VeRA
 
+# LoRAs of tasks at the ends of a trunk's stages
+from mtjax.adapters.mtlora import bind_streams, mtlora_rules
+
 # Scales, shifts, biases, norms
 from mtjax.adapters.bitfit import BitFit
 from mtjax.adapters.ia3 import IA3, ia3_rules
@@ -51,7 +54,7 @@ __all__ = [
   'AdapterFusion', 'Bank', 'BitFit', 'Compacter', 'ConvAdapter', 'DoRA', 'Houlsby', 'IA3', 'LnTuning', 'LoRA',
   'LoRAMoE', 'METHODS', 'Method', 'NormedBottleneck', 'Parallel', 'Pfeiffer', 'PiSSA', 'Poly', 'Prefix', 'Prompt',
   'RsLoRA', 'Rule', 'SSF', 'ScaLearn', 'ScaledParallel', 'Site', 'Spec', 'Uniform', 'VeRA', 'Where', 'average',
-  'bind', 'concat_rank', 'find_sites', 'ia3_rules', 'init_adapters', 'input', 'kv', 'mam', 'materialise', 'merge',
-  'output', 'select', 'span', 'stack', 'svd_truncate', 'tokens', 'trainable_labels', 'unmerge', 'with_sources',
-  'wrap',
+  'bind', 'bind_streams', 'concat_rank', 'find_sites', 'ia3_rules', 'init_adapters', 'input', 'kv', 'mam',
+  'materialise', 'merge', 'mtlora_rules', 'output', 'select', 'span', 'stack', 'svd_truncate', 'tokens',
+  'trainable_labels', 'unmerge', 'with_sources', 'wrap',
 ]

@@ -67,6 +67,7 @@ class Interceptor:
     self._capture(module, args[0])
     here = [rule for rule in self._spec if self._has(module.scope, rule)
             or rule.name in self._by_path and rule.site.finds('/'.join(module.path))]
+    here = self._active(here)
     names = {rule.name for rule in here}
     x = args[0]
     for rule in (rule for rule in here if rule.site.kind == 'input'):
@@ -86,6 +87,10 @@ class Interceptor:
       given = self._captured[rule.name, module.path[:-1]] if rule.site.kind == 'span' else x
       y = _first(y, lambda out, rule=rule, given=given: self._row_wise(rule, module, given, out))
     return self._prefix_projection(module, y)
+
+  def _active(self, here: list[Rule]) -> list[Rule]:
+    """Of the rules that are at a module, those that act in this pass."""
+    return here
 
   # --- parameters
 
