@@ -36,9 +36,17 @@ def composed(method):
   return target, with_sources(own, target, state, spec)
 
 
-def run(spec, state, ctx=None):
+def tokens(spec, ctx=None):
   forward = adapters.bind(table.ENCODER, spec)
-  return quick_jit(lambda state: forward(sources()[0], state, table.TOKENS, ctx=ctx)[0].tokens)(state)
+  return lambda state: forward(sources()[0], state, table.TOKENS, ctx=ctx)[0].tokens
+
+
+def run(spec, state, ctx=None):
+  return quick_jit(tokens(spec, ctx))(state)
+
+
+def gradient(spec, state):
+  return quick_jit(jax.grad(lambda state: jnp.sum(tokens(spec)(state)**2 * jnp.arange(8.0)[None, None])))(state)
 
 
 def put(state, value):
@@ -71,12 +79,10 @@ def test_four_shapes_of_omega(uniform, shared, count):
   omegas = jax.tree.leaves((state['adapters'], state['shared']))
   assert sum(x.size for x in omegas) == count and all(np.abs(x - 2 / 3).max() < 0.01 for x in omegas)
   if shared:
-    gradient = jax.grad(lambda state: jnp.sum(run(spec, state)**2 * jnp.arange(8.0)[None, None]))
     apart_spec, apart = composed(dict(name='scalearn', sources=3, rank=2, uniform=uniform))
-    value = omegas[0]
-    both = jax.grad(lambda state: jnp.sum(run(apart_spec, state)**2 * jnp.arange(8.0)[None, None]))(put(apart, value))
+    both = gradient(apart_spec, put(apart, omegas[0]))
     summed = sum(jax.tree.leaves(both['adapters']))
-    np.testing.assert_allclose(gradient(state)['shared']['scalearn']['omega'], summed, rtol=1e-4, atol=1e-3)  # sums of 160
+    np.testing.assert_allclose(gradient(spec, state)['shared']['scalearn']['omega'], summed, rtol=1e-4, atol=1e-3)  # sums of 160
 
 
 def test_omega_is_dropped_out_in_training_alone():

@@ -70,8 +70,9 @@ def test_streams_by_mode():
 
 
 def test_gradients_of_a_task_reach_its_own_loras_and_the_shared_ones_before():
-  _, _, _, state = setup()
-  gradient = jax.grad(lambda state: jnp.sum(program()(state)[1][1][0] ** 2))(state)['adapters']
+  base, spec, _, state = setup()
+  forward = bind_streams(ENCODER, spec, LAST)
+  gradient = quick_jit(jax.grad(lambda state: jnp.sum(forward(base, state, X)[1][1][0]**2)))(state)['adapters']
   flat = tree.flatten(gradient)
   for path, x in flat.items():
     if '@own' in path:
