@@ -14,14 +14,15 @@ class Ctx:
 
   Attributes:
     task_id: [B] int32, each row's index into the run's tasks; or None where every row serves all tasks.
-    mix: [B, T] float, mixing weights over tasks in place of one id.
+    mix: [B, T] float, mixing weights over tasks in place of one id; or a dict of such weights by the names of the
+      adapters' rules that they are for ([B, K], [B, Q, K] over the sets of their banks).
     mask: [B] bool, rows that are data rather than padding; or [B, L], the tokens that are (encoders of published
       checkpoints read it so).
     segment_ids: [B, L] int32 of packed rows, 0 = padding.
   """
 
   task_id: jax.Array | None = None
-  mix: jax.Array | None = None
+  mix: jax.Array | dict[str, jax.Array] | None = None
   mask: jax.Array | None = None
   segment_ids: jax.Array | None = None
 

@@ -18,6 +18,7 @@ import ml_collections
 import numpy as np
 
 from mtjax import tree
+from mtjax.adapters import Spec
 from mtjax.config import check_keys, did_you_mean, keywords, to_dict
 from mtjax.data import configure
 from mtjax.data.streams import Stream, check_multiple, labels_of
@@ -62,6 +63,9 @@ def default_config() -> ml_collections.ConfigDict:
     'fetched:NAME', whose fields may be changed (pool, dropout_rate, remat, …); likewise
     dict(name='pretrained_efficientnet_lite', directory='fetched:efficientnet_lite0'), and name='ctranslate2',
     a Whisper in a file of CTranslate2.
+  adapters: list of dict(site, match, method, bank?, start?, name?), what modifies the encoder, see
+    `mtjax.adapters.spec`; or dict(rules=[…], trainable_base=[…]). `bank=dict(per='task')` has a set of parameters for
+    each of the tasks. The encoder itself is then frozen; of what `trainable_base` names, a copy is trained.
   optimizer: dict(name, lr, …), see `mtjax.training.optimizer`.
   aggregator: dict(name, …), how one update is made of the tasks' gradients (`mtjax.optim`); {} = the sum of the losses
     times their weights, which also scale the losses that a method sees. `preference` is a list in the order of the
@@ -96,6 +100,7 @@ def default_config() -> ml_collections.ConfigDict:
     'data': {'batch_size': 128, 'seed': 0},
     'tasks': {},
     'encoder': {},
+    'adapters': None,
     'optimizer': {'name': 'adam', 'lr': 1e-3},
     'aggregator': {},
     'sharpness': {},
@@ -151,7 +156,8 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   rows = {name: stream.most_rows for group in (*stage_streams, streams) for name, stream in group.items()
           if stream.mixture}
   encoder, weights = _encoder(config['encoder'], precision, config['remat'])
-  objective = Objective(encoder, tasks, inputs, rows, mesh if mesh.size > 1 else None)
+  adapters = Spec.from_json(config['adapters']).with_tasks(list(tasks)) if config['adapters'] else None
+  objective = Objective(encoder, tasks, inputs, rows, mesh if mesh.size > 1 else None, adapters)
 
   rng = put_everywhere(jax.random.key(config['seed']), mesh)
   example = {name: stream.train_batch(0, slice(0, 1)) for name, stream in streams.items()}
@@ -159,8 +165,7 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
 
   def init_params(rng, weights=None):
     zeros = jax.tree.map(lambda spec: jnp.zeros(*spec), blank, is_leaf=lambda x: isinstance(x, tuple))
-    params = objective.init(stream_key(rng, 'params'), zeros)
-    return precision.store(params if weights is None else {**params, 'encoder': weights})
+    return precision.store(objective.init(stream_key(rng, 'params'), zeros, weights))
 
   shapes = jax.eval_shape(init_params, rng)
   if weights is not None:
@@ -169,6 +174,9 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   split = partitions(shapes, mesh, _sharding_rules(config['sharding']))
   for task in tasks.values():
     if task.generation:
+      if adapters is not None:
+        raise ValueError(f"'tasks.{task.name}.generation' cannot go with 'adapters': texts are written without them. "
+                         'Merge them into the encoder first.')
       check_generation(task, encoder, inputs[task.stream])
   evaluator = Evaluator(objective, streams, _weights(tasks, {}), mesh, data['eval_batch_size'])
   stages, begins = [], []
@@ -403,8 +411,10 @@ def _weights(tasks: Mapping[str, Task], override: Mapping[str, float]) -> np.nda
 
 
 def _trainable(frozen: Any, shapes: Any) -> dict[str, bool]:
-  """{path: bool}; raises ValueError when nothing is left to train."""
+  """{path: bool}; raises ValueError when nothing is left to train. An encoder with adapters is frozen itself."""
   chosen = tree.select(tuple(frozen), shapes)
+  if 'adapters' in shapes:
+    chosen = {path: is_frozen or path.startswith(('encoder/', 'adapters/stats/')) for path, is_frozen in chosen.items()}
   if all(chosen.values()):
     raise ValueError(f"'frozen' = {list(frozen)} matches every parameter: nothing is left to train.")
   return {path: not is_frozen for path, is_frozen in chosen.items()}

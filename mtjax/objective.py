@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mtjax import tree
+from mtjax.adapters import Spec, bind, init_adapters
 from mtjax.autodiff.sinks import apply_with_sinks
 from mtjax.context import Ctx, Features
 from mtjax.parallel import on
@@ -68,7 +69,8 @@ def stream_key(key: jax.Array, name: str, step: Any = 0) -> jax.Array:
 class Objective:
   """A shared encoder with a head a task: `objective(params, batch, rng, step) -> Losses`.
 
-  Parameters: {'encoder': …, 'heads': {task: …}}. Streams whose inputs look alike go through the encoder in one call.
+  Parameters: {'encoder': …, 'heads': {task: …}}, and with adapters {'adapters': …}. Streams whose inputs look alike go
+  through the encoder in one call.
 
   Args:
     encoder: inputs -> Features.
@@ -76,16 +78,25 @@ class Objective:
     inputs: {stream: input column(s)}; a str feeds the array alone, a tuple a dict of arrays.
     rows: {mixture: {task_id: the most rows of it that a batch can hold}}, by which `split` takes mixtures apart.
     mesh: over whose devices the encoder's activations lie by rows; None = as they come.
+    adapters: what modifies the encoder; its banks go by the names of the tasks.
   """
 
   def __init__(self, encoder: nn.Module, tasks: Mapping[str, Task], inputs: Mapping[str, str | Sequence[str]],
-               rows: Mapping[str, Mapping[int, int]] | None = None, mesh: Mesh | None = None):
+               rows: Mapping[str, Mapping[int, int]] | None = None, mesh: Mesh | None = None,
+               adapters: Spec | None = None):
     self.encoder, self.tasks, self._inputs, self._rows = encoder, dict(tasks), dict(inputs), dict(rows or {})
-    self._mesh = mesh
+    self._mesh, self.adapters = mesh, adapters
+    self._adapted = None if adapters is None else bind(encoder, adapters)
 
-  def init(self, rng: jax.Array, batch: Mapping[str, Mapping[str, jax.Array]]) -> Params:
-    """Fresh parameters; each part draws from a key of its own name, so that adding a task leaves the others alone."""
-    encoder, heads = {}, {}
+  def init(self, rng: jax.Array, batch: Mapping[str, Mapping[str, jax.Array]], encoder: Params | None = None) -> Params:
+    """Fresh parameters; each part draws from a key of its own name, so that adding a task leaves the others alone.
+
+    Args:
+      rng: the key.
+      batch: an example.
+      encoder: its parameters, where they are given.
+    """
+    heads, x = {}, None
     for stream, columns in batch.items():
       x = self.stream_inputs(stream, columns)
       if not encoder:
@@ -94,8 +105,10 @@ class Objective:
       for task in self._tasks_of(stream):
         variables = task.head.init(stream_key(rng, f'heads/{task.name}'), features)
         heads[task.name] = _parameters(variables, task.head)
-    # Without the parts that have no parameters, as `tree.merge` leaves them after the first update.
-    return tree.merge({'encoder': encoder, 'heads': {name: heads[name] for name in self.tasks}})
+    params = {'encoder': encoder, 'heads': {name: heads[name] for name in self.tasks}}
+    if self.adapters is not None:
+      params['adapters'] = init_adapters(stream_key(rng, 'adapters'), self.encoder, encoder, self.adapters, x)
+    return tree.merge(params)  # without the parts that have no parameters, as after the first update
 
   def __call__(self, params: Params, batch: Mapping[str, Mapping[str, jax.Array]], rng: jax.Array, step: Any) -> Losses:
     """The losses of a training batch {stream: {column: array}}; dropout is on, drawn from `rng` at `step`."""
@@ -147,6 +160,10 @@ class Objective:
     for streams in self._alike(batch):
       xs = [self.stream_inputs(stream, batch[stream]) for stream in streams]
       contexts = [self.context(stream, batch[stream]) for stream in streams]
+      if contexts[0].task_id is None and self._conditioned:
+        for stream, x, ctx in zip(streams, xs, contexts):
+          outputs |= self.each_task(params, x, self._tasks_of(stream), batch[stream], ctx=ctx, rng=rng, train=train)
+        continue
       features = self.encode(params, _join(xs), ctx=_join(contexts), rng=rng, train=train)
       start = 0
       for stream in streams:
@@ -191,9 +208,24 @@ class Objective:
   def encode(self, params, inputs, *, ctx=None, rng=None, train=False) -> Features:
     """The encoder alone."""
     rngs = {'dropout': stream_key(rng, 'encoder')} if rng is not None else None
-    params = widen(params.get('encoder', {}))
+    own = widen(params.get('encoder', {}))
     with on(self._mesh):
-      return self.encoder.apply({'params': params}, inputs, ctx=ctx, train=train, rngs=rngs)
+      if self._adapted is not None:
+        return self._adapted(own, widen(params['adapters']), inputs, ctx=ctx, train=train, rngs=rngs)[0]
+      return self.encoder.apply({'params': own}, inputs, ctx=ctx, train=train, rngs=rngs)
+
+  def each_task(self, params, inputs, tasks: Sequence[Task], batch=None, *, ctx=None, rng=None,
+                train=False) -> dict[str, jax.Array]:
+    """{task: outputs of its head} on the same rows; where the encoder depends on the task, it runs for each."""
+    ctx = Ctx() if ctx is None else ctx
+    if not self._conditioned:
+      features = self.encode(params, inputs, ctx=ctx, rng=rng, train=train)
+      return {task.name: self.head(params, task, features, batch, rng=rng, train=train) for task in tasks}
+    index = {name: i for i, name in enumerate(self.tasks)}
+    features = jax.vmap(lambda t: self.encode(params, inputs, ctx=ctx.replace(task_id=t), rng=rng, train=train))(
+      jnp.array([index[task.name] for task in tasks]))
+    return {task.name: self.head(params, task, jax.tree.map(lambda x, i=i: x[i], features), batch, rng=rng, train=train)
+            for i, task in enumerate(tasks)}
 
   def head(self, params, task: Task, features: Features, batch=None, *, rng=None, train=False) -> jax.Array:
     """One head alone."""
@@ -205,6 +237,11 @@ class Objective:
     """What the encoder reads of a stream's batch."""
     names = self._inputs[stream]
     return columns[names] if isinstance(names, str) else {name: columns[name] for name in names}
+
+  @property
+  def _conditioned(self) -> bool:
+    """Whether what the encoder does depends on the task."""
+    return self.adapters is not None and any(rule.bank.per != 'shared' for rule in self.adapters)
 
   def _tasks_of(self, stream: str) -> list[Task]:
     return [task for task in self.tasks.values() if task.stream == stream]

@@ -1,5 +1,5 @@
 """Predictions: a batch of inputs -> every task's outputs, decoded; and sample predictions for the report."""
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -7,6 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mtjax.config import did_you_mean
+from mtjax.context import Ctx
 from mtjax.data.formats import Bytes, decode_bytes
 from mtjax.data.streams import Stream
 from mtjax.metrics.decode import predictions, probabilities
@@ -34,8 +35,8 @@ class Predictor:
     self._run = jax.jit(self._outputs, static_argnames='tasks', out_shardings=replicated(mesh))
     self._texts = TextEvaluator(objective, mesh)
 
-  def __call__(self, params: Any, inputs: Any, stream: str | None = None,
-               batch_size: int = 256) -> dict[str, dict[str, np.ndarray]]:
+  def __call__(self, params: Any, inputs: Any, stream: str | None = None, batch_size: int = 256,
+               task: Sequence[str] | None = None) -> dict[str, dict[str, np.ndarray]]:
     """{task: {'prediction': [N, …], 'probabilities': [N, C], …}}; see `decode`.
 
     Args:
@@ -43,11 +44,18 @@ class Predictor:
       inputs: array [N, …], or {column: array}.
       stream: whose tasks; None = of every stream that reads such inputs.
       batch_size: rows at a time; the last batch is padded.
+      task: the task of each row; the encoder then runs once, and each task has the outputs of its own rows, with
+        'rows', their indices. None = every task of every row.
     """
     columns = self._check(inputs, stream)
     streams = [stream] if stream else [n for n, s in self._streams.items() if self._fits(s, columns)]
     tasks = tuple(t.name for t in self._objective.tasks.values() if t.stream in streams)
-    return self._of(params, columns, streams[0], tasks, batch_size)
+    if task is None:
+      return self._of(params, columns, streams[0], tasks, batch_size)
+    ids = self._ids(task, tasks, len(next(iter(columns.values()))))
+    outputs = self._of(params, columns, streams[0], tasks, batch_size, ids)
+    rows = {name: np.flatnonzero(np.asarray(task) == name) for name in tasks if name in task}
+    return {name: {'rows': own, **{key: x[own] for key, x in outputs[name].items()}} for name, own in rows.items()}
 
   def samples(self, params: Any, split: str = 'test', per_task: int = 24) -> dict[str, dict[str, Any]]:
     """The first labelled rows of every task with what was predicted, or written, in the form of the report."""
@@ -85,16 +93,17 @@ class Predictor:
             for key, label in zip(keys, labels)]}
     return {name: found[name] for name in self._objective.tasks if name in found}
 
-  def _of(self, params: Any, columns: Mapping[str, np.ndarray], stream: str, tasks: tuple[str, ...],
-          batch_size: int) -> dict[str, dict[str, np.ndarray]]:
-    """The decoded outputs of these tasks, batch by batch."""
+  def _of(self, params: Any, columns: Mapping[str, np.ndarray], stream: str, tasks: tuple[str, ...], batch_size: int,
+          ids: np.ndarray | None = None) -> dict[str, dict[str, np.ndarray]]:
+    """The decoded outputs of these tasks, batch by batch; `ids`: the task of each row."""
     x = self._objective.stream_inputs(stream, columns)
     total = len(jax.tree.leaves(x)[0])
     size = min(batch_size, total)
     parts = []
     for start in range(0, total, size):
       index = np.minimum(np.arange(start, start + size), total - 1)
-      parts.append(jax.device_get(self._run(params, _take(x, index), tasks=tasks)))
+      own = None if ids is None else ids[index]
+      parts.append(jax.device_get(self._run(params, _take(x, index), own, tasks=tasks)))
     whole = {name: np.concatenate([part[name] for part in parts])[:total] for name in tasks}
     return {name: decode(self._objective.tasks[name], out) for name, out in whole.items()}
 
@@ -109,9 +118,21 @@ class Predictor:
         break
     return {'kind': 'text', 'rows': rows[:count]}
 
-  def _outputs(self, params, inputs, tasks):
-    features = self._objective.encode(params, inputs)
-    return {name: self._objective.head(params, self._objective.tasks[name], features) for name in tasks}
+  def _outputs(self, params, inputs, ids, tasks):
+    tasks = [self._objective.tasks[name] for name in tasks]
+    if ids is None:
+      return self._objective.each_task(params, inputs, tasks)
+    features = self._objective.encode(params, inputs, ctx=Ctx(task_id=ids))
+    return {task.name: self._objective.head(params, task, features) for task in tasks}
+
+  def _ids(self, task: Sequence[str], tasks: Sequence[str], rows: int) -> np.ndarray:
+    """[N] int32, each row's index into the run's tasks."""
+    if isinstance(task, str) or len(task) != rows:
+      raise ValueError(f"'task' must name a task for each of the {rows} rows, got {task!r}.")
+    for name in dict.fromkeys(task):
+      if name not in tasks:
+        raise ValueError(f"Unknown task {name!r} in 'task'. {did_you_mean(name, tasks)}")
+    return np.array([list(self._objective.tasks).index(name) for name in task], np.int32)
 
   def _check(self, inputs: Any, stream: str | None) -> dict[str, np.ndarray]:
     if stream is not None and stream not in self._streams:

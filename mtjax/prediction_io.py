@@ -37,6 +37,25 @@ def read_inputs(path: str, streams: Mapping[str, Stream], stream: str | None = N
   raise ValueError(f"--input must be a .npz, a .jsonl or a folder of PNGs, got '{path}'.")
 
 
+def read_column(path: str, column: str) -> list[str]:
+  """A column of a .npz or .jsonl that the encoder does not read, as text: the task of each row.
+
+  Args:
+    path: FILE.npz or FILE.jsonl.
+    column: its name.
+  """
+  source = pathlib.Path(path)
+  if source.suffix == '.npz':
+    with np.load(source, allow_pickle=False) as stored:
+      if column not in stored.files:
+        raise ValueError(f'{path} has no {column!r}. {did_you_mean(column, stored.files)}')
+      return [str(x) for x in stored[column]]
+  if source.suffix == '.jsonl':
+    rows = [json.loads(line) for line in source.read_text(encoding='utf-8').splitlines() if line.strip()]
+    return [str(x) for x in _column(rows, column, source)]
+  raise ValueError(f"The task of each row can be a column of a .npz or a .jsonl, got '{path}'.")
+
+
 def check_output(path: str) -> None:
   """Raises ValueError for a name that `write_outputs` could not write, before anything is computed."""
   if pathlib.Path(path).suffix not in ('.jsonl', '.npz'):
@@ -46,14 +65,21 @@ def check_output(path: str) -> None:
 
 
 def write_outputs(path: str, outputs: Mapping[str, Mapping[str, np.ndarray]], names: list[str]) -> None:
-  """{task: {'prediction', 'probabilities'?}} -> one JSON object a row, or arrays named '<task>/<output>'."""
+  """{task: {'prediction', 'probabilities'?}} -> one JSON object a row, or arrays named '<task>/<output>'.
+
+  Outputs with 'rows' are those of these rows alone.
+  """
   target = pathlib.Path(path)
   if target.suffix == '.npz':
     np.savez(target, names=np.array(names), **{f'{t}/{o}': a for t, out in outputs.items() for o, a in out.items()})
     return
   with target.open('w', encoding='utf-8') as file:
     for i, name in enumerate(names):
-      row = {task: {key: np.asarray(array[i]).tolist() for key, array in out.items()} for task, out in outputs.items()}
+      row = {}
+      for task, out in outputs.items():
+        place = i if 'rows' not in out else next(iter(np.flatnonzero(out['rows'] == i)), None)
+        if place is not None:
+          row[task] = {key: np.asarray(array[place]).tolist() for key, array in out.items() if key != 'rows'}
       file.write(json.dumps({'input': name, **row}) + '\n')
 
 

@@ -178,15 +178,17 @@ class Run:
           writer.write(step, split, metrics)
     return metrics
 
-  def predict(self, state: TrainState, inputs: Any, *, stream: str | None = None) -> dict[str, dict[str, np.ndarray]]:
+  def predict(self, state: TrainState, inputs: Any, *, stream: str | None = None,
+              task: Sequence[str] | None = None) -> dict[str, dict[str, np.ndarray]]:
     """Every task's outputs on inputs of one's own: {task: {'prediction': …, 'probabilities': …}}.
 
     Args:
       state: whose parameters.
       inputs: array [N, …], or a dict of arrays where the encoder reads several columns.
       stream: whose tasks; by default those of every stream whose inputs look like these.
+      task: the task of each row, where rows are for one each; a task's outputs are then those of its 'rows'.
     """
-    return self.predictor(eval_params(state), inputs, stream)
+    return self.predictor(eval_params(state), inputs, stream, task=task)
 
   def restore(self, checkpoint: str | int = 'last') -> TrainState:
     """A checkpoint of the workdir: 'last', 'best' (on validation), or a step."""

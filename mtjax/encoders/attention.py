@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from mtjax.config import did_you_mean
 from mtjax.encoders.chunked_attention import UNSEEN, chunked_attention
-from mtjax.encoders.masks import check_bias
+from mtjax.encoders.masks import Seen, check_bias
 from mtjax.encoders.masks import seen as seen_keys
 from mtjax.encoders.stack import name_attention_out
 
@@ -25,7 +25,7 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array |
            bias: jax.Array | None = None, causal: bool = False, window: int | None = None,
            prefix: jax.Array | None = None, segments: jax.Array | tuple[jax.Array, jax.Array] | None = None,
            positions: jax.Array | None = None, scale: float | None = None, implementation: str = 'auto',
-           chunk: int = 128) -> jax.Array:
+           chunk: int = 128, extra: tuple[jax.Array, jax.Array] | None = None) -> jax.Array:
   """Attention of `query` [B, L, H, D] over `key` and `value` [B, S, G, D].
 
   Args:
@@ -42,6 +42,7 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array |
       the fused kernel of NVIDIA GPUs (float16 or bfloat16); 'auto' = cudnn where it can, chunked from 1024 queries and
       keys on, else xla. Of the three only xla has forward-mode derivatives.
     chunk: keys a chunk.
+    extra: keys and values [B, P, G, D] besides, which every query sees, and which have no position and no bias.
 
   Returns:
     [B, L, H, D] in the dtype of `value`. Where a query sees no key, it sees all alike: finite, of no meaning.
@@ -50,6 +51,9 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array |
   seen = seen_keys(shape, mask=mask, segments=segments, positions=positions, prefix=prefix, causal=causal,
                    window=window)
   bias = None if bias is None else check_bias(bias, shape)
+  if extra is not None:
+    key, value, seen, bias = _in_front(extra, key, value, seen, bias)
+    shape = (*shape[:3], key.shape[1])
   scale = query.shape[-1] ** -0.5 if scale is None else scale
   if implementation == 'auto':
     fused = jax.default_backend() == 'gpu' and not _unfit_for_cudnn(query)
@@ -59,6 +63,20 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array |
   if implementation == 'chunked':
     return chunked_attention(query, key, value, bias, seen, float(scale), chunk)
   return name_attention_out(_xla(query, key, value, bias, seen, scale))
+
+
+def _in_front(extra, key, value, seen, bias):
+  """Keys, values, what is seen of them, and biases, with `extra` in front."""
+  k, v = extra
+  if k.shape != v.shape or k.ndim != 4 or (k.shape[0], *k.shape[2:]) != (key.shape[0], *key.shape[2:]):
+    raise ValueError(f'attend has extra keys and values of shapes {list(k.shape)} and {list(v.shape)}; allowed is '
+                     f'[B, P, G, D] with [B, G, D] = {[key.shape[0], *key.shape[2:]]}, twice.')
+  length, table = k.shape[1], seen.table()
+  before = [(0, 0)] * 3 + [(length, 0)]
+  mask = None if table is None else jnp.pad(table, before, constant_values=True)
+  bias = None if bias is None else jnp.pad(bias, before)
+  key, value = (jnp.concatenate([x.astype(y.dtype), y], axis=1) for x, y in ((k, key), (v, value)))
+  return key, value, Seen(key.shape[1], mask), bias
 
 
 def _xla(query, key, value, bias, seen, scale):

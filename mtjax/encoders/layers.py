@@ -83,14 +83,16 @@ class Attention(nn.Module):
       positions = slots if slots is not None else jnp.arange(x.shape[1])[None] if positions is None else positions
       query, key = rotate(query, positions, self.rope), rotate(key, positions, self.rope)
     if cache is None:
-      y = attend(query, key, value, mask, causal=self.causal, window=self.window, segments=segments,
-                 implementation=self.implementation)
+      y = self.attend(query, key, value, mask, causal=self.causal, window=self.window, segments=segments)
     else:
       cache = cache.update(key, value, mask)
-      y = attend(query, cache.k, cache.v, causal=True, window=self.window, positions=slots,
-                 implementation=self.implementation)
+      y = self.attend(query, cache.k, cache.v, causal=True, window=self.window, positions=slots)
     y = nn.DenseGeneral(width, axis=(-2, -1), use_bias=self.use_bias, dtype=self.dtype, name='out')(y)
     return y if cache is None else (y, cache)
+
+  def attend(self, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None, **how):
+    """What the layer does between its projections: a method, so that it can be intercepted (prefixes)."""
+    return attend(query, key, value, mask, implementation=self.implementation, **how)
 
 
 class Mlp(nn.Module):

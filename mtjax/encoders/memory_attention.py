@@ -95,10 +95,14 @@ class MemoryAttention(nn.Module):
       segments: [B, L], of packed rows.
       cache: the tokens before these; not with `keys`.
     """
-    query, how = self.query(x), dict(bias=bias, scale=self.scale, implementation=self.implementation)
+    query = self.query(x)
     if cache is not None:
       slots = cache.positions(x.shape[:2], mask)
       cache = cache.update(*self.keys(x), mask)
-      return self.out(attend(query, cache.k, cache.v, causal=True, positions=slots, **how)), cache
+      return self.out(self.attend(query, cache.k, cache.v, bias=bias, causal=True, positions=slots)), cache
     k, v = self.keys(x) if keys is None else keys
-    return self.out(attend(query, k, v, mask, causal=self.causal, segments=segments, **how))
+    return self.out(self.attend(query, k, v, mask, bias=bias, causal=self.causal, segments=segments))
+
+  def attend(self, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None, **how):
+    """What the layer does between its projections: a method, so that it can be intercepted (prefixes)."""
+    return attend(query, key, value, mask, scale=self.scale, implementation=self.implementation, **how)

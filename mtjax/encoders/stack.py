@@ -11,7 +11,8 @@ its inside what the policy names. On a CPU it saves memory in a scan only: of a 
 twice.
 
 In a scan the layers are called apart from the module that owns them: what they sow is lost, and a method interceptor
-sees paths without the layer's name, one layer for all. Adapters that work by interception need the loop.
+sees paths without the layer's name, one layer for all. Adapters (`mtjax.adapters`) work all the same, for they are
+found by what is in a layer's parameters, which a scan stacks; but all layers must then have the same ones.
 """
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -83,6 +84,9 @@ def run_blocks(module: nn.Module, blocks: Sequence[nn.Module], x: jax.Array, mas
     for block, key in zip(blocks, keys):
       x = run_block(block, x, mask, remat=module.remat, train=train, key=key, **facts)
     return x
+  if STACKED not in params and len({jax.tree.structure(params[block.name]) for block in blocks}) > 1:
+    raise ValueError(f'{type(module).__name__} has scan=True, but its layers do not have the same parameters (adapters '
+                     f'in some of them alone?); use scan=False.')
   stacked = params[STACKED] if STACKED in params else stack_trees([params[block.name] for block in blocks])
   template = blocks[0].clone(parent=None, name=None)
 

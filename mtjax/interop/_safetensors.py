@@ -50,7 +50,7 @@ def scan(directory: pathlib.Path) -> dict[str, Entry]:
     _refuse(directory)
   entries: dict[str, Entry] = {}
   for name in files:
-    entries |= _header(directory / name)
+    entries |= header(directory / name)
   if index is not None and (gone := [tensor for tensor, file in index.items() if tensor not in entries]):
     raise ValueError(f'{directory / INDEX} names tensors that its files do not hold: {", ".join(sorted(gone))}.')
   return entries
@@ -82,7 +82,7 @@ def dtype_of(name: str, entry: Entry) -> np.dtype:
   return DTYPES[entry.dtype]
 
 
-def _header(path: pathlib.Path) -> dict[str, Entry]:
+def header(path: pathlib.Path) -> dict[str, Entry]:
   """The tensors of one file. Raises ValueError if it is damaged or cut off."""
   size, entries = path.stat().st_size, {}
   with path.open('rb') as file:
@@ -126,8 +126,7 @@ def write(directory: pathlib.Path, sizes: Mapping[str, int], tensor: Callable[[s
   names = [SINGLE] if len(shards) == 1 else [
     f'model-{i + 1:05d}-of-{len(shards):05d}.safetensors' for i in range(len(shards))]
   for file, members in zip(names, shards):
-    arrays = {name: np.ascontiguousarray(tensor(name)) for name in members}
-    _save_file(arrays, directory / file)
+    write_file({name: tensor(name) for name in members}, directory / file)
   if len(shards) > 1:
     weight_map = {name: file for file, members in zip(names, shards) for name in members}
     index = {'metadata': {'total_size': sum(sizes.values())}, 'weight_map': weight_map}
@@ -144,9 +143,10 @@ def _refuse(directory: pathlib.Path) -> None:
     f"safetensors.torch.save_file(torch.load('{others[0]}', weights_only=True), '{SINGLE}').")
 
 
-def _save_file(arrays: dict[str, np.ndarray], path: pathlib.Path) -> None:
+def write_file(arrays: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
+  """Writes one file."""
   try:
     import safetensors.numpy
   except ImportError as error:
     raise ImportError("To write checkpoints takes the package safetensors: pip install 'mtjax[hf]'.") from error
-  safetensors.numpy.save_file(arrays, path, metadata={'format': 'pt'})
+  safetensors.numpy.save_file({k: np.ascontiguousarray(x) for k, x in arrays.items()}, path, metadata={'format': 'pt'})

@@ -114,7 +114,7 @@ def save(module: nn.Module, params: Mapping[str, Any], directory: str | pathlib.
 
   Raises ValueError for a module of no family, and for parameters that are not the module's.
   """
-  family = _family_of(module)
+  family = family_of(module)
   flat, rows = tree.flatten(params), family.rows(module)
   wanted = [path for row in rows for path in _several(row.ours)]
   lists = {'missing': sorted(set(wanted) - set(flat)), 'unknown': sorted(set(flat) - set(wanted))}
@@ -170,7 +170,8 @@ def family_named(architecture: str) -> Family:
   return importlib.import_module(FAMILIES[architecture]).FAMILY
 
 
-def _family_of(module: nn.Module) -> Family:
+def family_of(module: nn.Module) -> Family:
+  """The family of a module; raises ValueError for one that has no published layout."""
   families = [importlib.import_module(name).FAMILY for name in sorted(set(FAMILIES.values()))]
   for family in families:
     if isinstance(module, family.kind):

@@ -6,6 +6,7 @@ import pytest
 
 from mtjax import encoders
 from mtjax.encoders import masks
+from mtjax.encoders.attention import attend
 
 B, L, S, H, G, D = 2, 5, 7, 4, 2, 3
 
@@ -174,3 +175,19 @@ def test_shapes_that_do_not_fit_are_named(qkv):
 def test_cudnn_needs_a_gpu(qkv):
   with pytest.raises(ValueError, match="implementation='cudnn', which needs an NVIDIA GPU.*runs on cpu"):
     encoders.attend(*qkv, implementation='cudnn')
+
+
+@pytest.mark.parametrize('implementation', ['xla', 'chunked'])
+def test_extra_keys_are_seen_by_every_query(implementation):
+  rng = np.random.default_rng(0)
+  q, k, v = (jnp.asarray(rng.standard_normal((2, 3, heads, 4)), jnp.float32) for heads in (2, 1, 1))
+  extra = tuple(jnp.asarray(rng.standard_normal((2, 2, 1, 4)), jnp.float32) for _ in range(2))
+  bias = jnp.asarray(rng.standard_normal((1, 2, 3, 3)), jnp.float32)
+  found = attend(q, k, v, causal=True, window=2, bias=bias, extra=extra, implementation=implementation)
+  # The same as an explicit table: two keys that all see, then a band.
+  table = np.concatenate([np.ones((3, 2), bool), np.tri(3, dtype=bool) & ~np.tri(3, k=-2, dtype=bool)], axis=1)
+  wanted = attend(q, jnp.concatenate([extra[0], k], 1), jnp.concatenate([extra[1], v], 1), jnp.asarray(table)[None, None],
+                  bias=jnp.pad(bias, [(0, 0), (0, 0), (0, 0), (2, 0)]))
+  np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)  # float32
+  with pytest.raises(ValueError, match='extra keys and values of shapes'):
+    attend(q, k, v, extra=(extra[0], extra[1][:, :1]))
