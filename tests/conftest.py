@@ -4,7 +4,10 @@ import pathlib
 import sys
 import tempfile
 
-os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
+# Eight devices on few cores wait for one another longer than XLA thinks right, on a busy machine.
+os.environ['XLA_FLAGS'] = ' '.join((
+  os.environ.get('XLA_FLAGS', ''), '--xla_force_host_platform_device_count=8',
+  '--xla_cpu_collective_call_terminate_timeout_seconds=300', '--xla_cpu_collective_timeout_seconds=300'))
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Workers of pytest-xdist and child processes inherit these, so that each data set is prepared and each program compiled once.
 os.environ.setdefault('MTJAX_DATA', tempfile.mkdtemp(prefix='mtjax-tests-'))
