@@ -8,9 +8,11 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from mtjax.autodiff.sinks import apply_with_sinks
 from mtjax.context import Ctx, Features
+from mtjax.parallel import on
 from mtjax.tasks import Task
 
 Params = dict[str, Any]
@@ -71,11 +73,13 @@ class Objective:
     tasks: {name: task}; their order is that of the losses.
     inputs: {stream: input column(s)}; a str feeds the array alone, a tuple a dict of arrays.
     rows: {mixture: {task_id: the most rows of it that a batch can hold}}, by which `split` takes mixtures apart.
+    mesh: over whose devices the encoder's activations lie by rows; None = as they come.
   """
 
   def __init__(self, encoder: nn.Module, tasks: Mapping[str, Task], inputs: Mapping[str, str | Sequence[str]],
-               rows: Mapping[str, Mapping[int, int]] | None = None):
+               rows: Mapping[str, Mapping[int, int]] | None = None, mesh: Mesh | None = None):
     self.encoder, self.tasks, self._inputs, self._rows = encoder, dict(tasks), dict(inputs), dict(rows or {})
+    self._mesh = mesh
 
   def init(self, rng: jax.Array, batch: Mapping[str, Mapping[str, jax.Array]]) -> Params:
     """Fresh parameters; each part draws from a key of its own name, so that adding a task leaves the others alone."""
@@ -107,7 +111,8 @@ class Objective:
     rng, encoder, pieces, pairs = stream_key(rng, 'dropout', step), params.get('encoder', {}), self._pieces(batch), {}
 
     def encode(encoder, x, ctx, key):
-      return self.encoder.apply({'params': encoder}, x, ctx=ctx, train=True, rngs={'dropout': key})
+      with on(self._mesh):
+        return self.encoder.apply({'params': encoder}, x, ctx=ctx, train=True, rngs={'dropout': key})
 
     for members in _grouped([self._kind(stream, columns, rows=True) for stream, _, columns in pieces]):
       own = [pieces[s] for s in members]
@@ -183,7 +188,8 @@ class Objective:
   def encode(self, params, inputs, *, ctx=None, rng=None, train=False) -> Features:
     """The encoder alone."""
     rngs = {'dropout': stream_key(rng, 'encoder')} if rng is not None else None
-    return self.encoder.apply({'params': params.get('encoder', {})}, inputs, ctx=ctx, train=train, rngs=rngs)
+    with on(self._mesh):
+      return self.encoder.apply({'params': params.get('encoder', {})}, inputs, ctx=ctx, train=train, rngs=rngs)
 
   def head(self, params, task: Task, features: Features, batch=None, *, rng=None, train=False) -> jax.Array:
     """One head alone."""
