@@ -14,7 +14,8 @@ step      Step time of `mtjax.training.loop.train` (masks, gradient norm, finite
           125M parameters (16 x 2,048 tokens) in bfloat16, with model FLOPs utilisation; on a CPU the small sizes in
           float32.
 
-Rounds interleave what is compared. Writes experiments/results/scaling.json.
+Rounds interleave what is compared. Writes experiments/results/scaling.json, where a part that is not measured stays;
+each says on what and beside which load of the machine it was measured.
 """
 import argparse
 import dataclasses
@@ -184,24 +185,27 @@ def main() -> None:
   parser.add_argument('--output', default=str(RESULT), help='JSON file for the result')
   parser.add_argument('--only', type=int, help='weak scaling on so many devices, ms a step (used inside)')
   options = parser.parse_args()
+  if unknown := set(options.parts.split(',')) - {'weak', 'step'}:
+    parser.error(f'--parts may hold weak and step, got {", ".join(sorted(unknown))}')
   if options.only:
     once, _ = make_ours(build('vit_small', options.steps, options.only), options.steps)
     once()
     print(json.dumps(once()))
     return
   gpu = jax.default_backend() == 'gpu'
-  load = os.getloadavg()
-  result = {**provenance('experiments.benchmarks.scaling'), 'cores': len(os.sched_getaffinity(0)),
-            'load_before': round(load[0], 1), 'steps': options.steps, 'rounds': options.rounds}
-  parts = options.parts.split(',')
-  if 'step' in parts:
-    models = ('vit_b16', 'decoder_125m') if gpu else ('vit_small', 'decoder_small')
-    result['step'] = {model: compare_steps(model, options.steps, options.rounds, options.attention,
-                                           'bfloat16' if gpu else 'float32') for model in models}
-  if 'weak' in parts:
-    result['weak'] = weak_scaling(options.steps, options.rounds)
-  print(json.dumps(result, indent=1))
-  pathlib.Path(options.output).write_text(json.dumps(result, indent=1) + '\n')
+  output = pathlib.Path(options.output)
+  for part in options.parts.split(','):
+    measured = {**provenance('experiments.benchmarks.scaling'), 'cores': len(os.sched_getaffinity(0)),
+                'load_before': round(os.getloadavg()[0], 1), 'steps': options.steps, 'rounds': options.rounds}
+    if part == 'step':
+      models = ('vit_b16', 'decoder_125m') if gpu else ('vit_small', 'decoder_small')
+      measured['models'] = {model: compare_steps(model, options.steps, options.rounds, options.attention,
+                                                 'bfloat16' if gpu else 'float32') for model in models}
+    else:
+      measured['devices'] = weak_scaling(options.steps, options.rounds)
+    print(json.dumps({part: measured}, indent=1))
+    before = json.loads(output.read_text()) if output.exists() else {}
+    output.write_text(json.dumps({**before, part: measured}, indent=1) + '\n')
 
 
 if __name__ == '__main__':
