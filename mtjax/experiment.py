@@ -18,12 +18,13 @@ import numpy as np
 
 from mtjax import tree
 from mtjax.adapters import Spec
-from mtjax.config import Registry, check_keys, did_you_mean, keywords, to_dict
-from mtjax.data import configure, sources
+from mtjax.config import check_keys, did_you_mean, keywords, to_dict
+from mtjax.data import configure
 from mtjax.data.streams import Stream, labels_of
 from mtjax.metrics.collection import Collection
 from mtjax.objective import Objective, stream_key
-from mtjax.parallel import everywhere, make_mesh, replicated
+from mtjax.parallel import batch_parts, make_mesh, partitions, replicated, rules, shardings
+from mtjax.registries import ENCODERS, FORMATS, HEADS, LOSSES, METRICS, SOURCES
 from mtjax.run import Run
 from mtjax.tasks import Task
 from mtjax.training.engine.configure import make_engine
@@ -31,60 +32,6 @@ from mtjax.training.evaluation import Evaluator
 from mtjax.training.loop import Settings, Stage
 from mtjax.training.optimizer import make_optimizer
 from mtjax.training.state import init_state, make_train_step
-
-ENCODERS = Registry('encoder', {
-  'mlp': 'mtjax.encoders:MLP',
-  'tabular': 'mtjax.encoders:Tabular',
-  'lenet': 'mtjax.encoders:LeNet',
-  'vit': 'mtjax.encoders:ViT',
-  'swin': 'mtjax.encoders:Swin',
-  'convnet': 'mtjax.encoders:ConvNet',
-  'efficientnet_lite': 'mtjax.encoders:EfficientNetLite',
-  'byte_transformer': 'mtjax.encoders:ByteTransformer',
-  'bert': 'mtjax.encoders:BERT',
-  'gpt2': 'mtjax.encoders:GPT2',
-  'llama': 'mtjax.encoders:Llama',
-  'ast': 'mtjax.encoders:AST',
-  't5': 'mtjax.encoders:T5',
-  'whisper': 'mtjax.encoders:Whisper',
-  'mamba': 'mtjax.encoders:Mamba',
-  'mamba2': 'mtjax.encoders:Mamba2',
-  'hf': 'mtjax.interop.hf:load',
-})
-HEADS = Registry('head', {
-  'classification': 'mtjax.heads:Classification',
-  'linear': 'mtjax.heads:Classification',
-  'soft_classification': 'mtjax.heads:SoftClassification',
-  'regression': 'mtjax.heads:Regression',
-  'multilabel': 'mtjax.heads:MultiLabel',
-  'rotated': 'mtjax.heads:Rotated',
-  'ordinal': 'mtjax.heads:Ordinal',
-  'token_classification': 'mtjax.heads:TokenClassification',
-  'span': 'mtjax.heads:Span',
-  'language_model': 'mtjax.heads:LanguageModel',
-  'segmentation': 'mtjax.heads:Segmentation',
-  'depth': 'mtjax.heads:Depth',
-  'normals': 'mtjax.heads:Normals',
-  'edges': 'mtjax.heads:Edges',
-  'saliency': 'mtjax.heads:Saliency',
-  'multi_scale': 'mtjax.heads:MultiScale',
-  'contrastive': 'mtjax.heads:Contrastive',
-  'retrieval': 'mtjax.heads:Retrieval',
-  'survival': 'mtjax.heads:Survival',
-})
-LOSSES = Registry('loss', {name: f'mtjax.losses:{name}' for name in (
-  'softmax_xent', 'soft_xent', 'sigmoid_xent', 'mse', 'mae', 'huber', 'ordinal_nll', 'position_xent', 'next_token_xent',
-  'depth_l1', 'normal_cosine', 'edge_xent', 'balanced_xent', 'info_nce', 'sup_con', 'hazard_nll')})
-METRICS = Registry('metric', {name: f'mtjax.metrics:{name}' for name in (
-  'accuracy', 'macro_f1', 'balanced_accuracy', 'log_loss', 'normalised_entropy', 'kappa', 'linear_kappa',
-  'quadratic_kappa', 'mcc', 'ece', 'mce', 'adaptive_ece', 'classwise_ece', 'reliability', 'brier', 'acc', 'acc_norm',
-  'acc_mutual_info', 'auc', 'average_precision', 'gauc', 'ndcg', 'hit_rate', 'recall_at_k', 'precision_at_k', 'mrr',
-  'map_at_k', 'mse', 'mae', 'rmse', 'r2', 'pearson', 'spearman', 'concordance_index', 'miou', 'pixel_accuracy',
-  'depth_abs', 'depth_rel', 'depth_rmse', 'depth_delta', 'mean_angle', 'median_angle', 'angle_within', 'ods_f',
-  'boundary_f', 'exact_match', 'token_f1', 'wer', 'rouge1', 'rouge2', 'rouge_l', 'bleu', 'chrf', 'ter')})
-FORMATS = Registry('format', {'bytes': 'mtjax.data.formats:Bytes', 'hashed_words': 'mtjax.data.formats:HashedWords',
-                               'tokens': 'mtjax.interop.tokenizers:Tokens'})
-SOURCES = Registry('data set', sources.SOURCES)
 
 _TASK_KEYS = ('label', 'head', 'loss', 'metrics', 'weight', 'stream', 'rows')
 _STAGE_KEYS = ('name', 'steps', 'data', 'optimizer', 'aggregator', 'sharpness', 'gradients', 'frozen', 'weights')
@@ -125,7 +72,9 @@ def default_config() -> ml_collections.ConfigDict:
     weights?={task: weight}); what a stage leaves out it takes from the top. Evaluation is on the top's data throughout.
   log_every, eval_every, checkpoint_every: periods in steps. keep_checkpoints: how many of the last stay.
   best: dict(metric='eval/…', mode='min'|'max'): the validation metric that chooses the best checkpoint.
-  mesh: dict(data=-1): devices over which batches are split, -1 = all.
+  mesh: dict(data=-1, fsdp=1, tensor=1, expert=1): sizes of the axes of the device mesh, -1 = what is left over; see
+    `mtjax.parallel.mesh`.
+  sharding: list of (pattern, axes), tried before the default rules; see `mtjax.parallel.rules`.
   tensorboard: whether to write its events too (extra `tensorboard`).
   """
   return ml_collections.ConfigDict({
@@ -148,6 +97,7 @@ def default_config() -> ml_collections.ConfigDict:
     'keep_checkpoints': 2,
     'best': {'metric': 'eval/loss', 'mode': 'min'},
     'mesh': {'data': -1},
+    'sharding': (),
     'tensorboard': True,
   })
 
@@ -165,7 +115,7 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   config = _complete(config)
   mesh = make_mesh(config['mesh'])
   data = configure.complete(config['data'])
-  factory = configure.StreamFactory(SOURCES, FORMATS, mesh.shape['data'])
+  factory = configure.StreamFactory(SOURCES, FORMATS, batch_parts(mesh))
   streams = factory(data, _labels(config['tasks'], data['streams']))
   tasks = {name: _task(name, spec, streams) for name, spec in config['tasks'].items()}
   specs = config['stages'] or [{'name': 'train', 'steps': config['steps']}]
@@ -180,7 +130,7 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
           if stream.mixture}
   encoder, weights = _encoder(config['encoder'])
   adapters = Spec.from_json(config['adapters']).with_tasks(list(tasks)) if config['adapters'] else None
-  objective = Objective(encoder, tasks, inputs, rows, adapters)
+  objective = Objective(encoder, tasks, inputs, rows, mesh if mesh.size > 1 else None, adapters)
 
   rng = jax.device_put(jax.random.key(config['seed']), replicated(mesh))
   example = {name: stream.train_batch(0, slice(0, 1)) for name, stream in streams.items()}
@@ -193,18 +143,21 @@ def build(config: Any, workdir: str | pathlib.Path | None = None, command: str |
   shapes = jax.eval_shape(init_params, rng)
   if weights is not None:
     weights = _fitting(weights, shapes['encoder'])
+  split = partitions(shapes, mesh, _sharding_rules(config['sharding']))
   evaluator = Evaluator(objective, streams, _weights(tasks, {}), mesh, data['eval_batch_size'])
   stages, begins = [], []
   for spec, own in zip(specs, stage_streams):
     start = stages[-1].end if stages else 0
-    stage, begin = _stage(spec, config, start, own, objective, shapes, mesh, rng, evaluator, example)
+    stage, begin = _stage(spec, config, start, own, objective, shapes, mesh, split, rng, evaluator, example)
     stages.append(stage)
     begins.append(begin)
-  init = jax.jit(lambda rng, weights: begins[0](init_params(rng, weights)), out_shardings=everywhere(mesh))
+  init = jax.jit(lambda rng, weights: begins[0](init_params(rng, weights)),
+                 out_shardings=_placed(begins[0], shapes, split, mesh))
   return Run(config=config, mesh=mesh, streams=streams, objective=objective, stages=stages,
              settings=_settings(config, tasks), evaluator=evaluator, workdir=workdir, command=command,
              init_fn=lambda rng: init(rng, weights),
-             abstract_fn=functools.cache(lambda stage: jax.eval_shape(lambda: begins[stage](init_params(rng)))))
+             abstract_fn=functools.cache(lambda stage: _abstract(begins[stage], shapes, split, mesh)),
+             sharding_table=rules.describe(shapes, split, mesh) if mesh.size > 1 else '')
 
 
 def load_run(workdir: str | pathlib.Path) -> Run:
@@ -396,7 +349,8 @@ def _trainable(frozen: Any, shapes: Any) -> dict[str, bool]:
   return {path: not is_frozen for path, is_frozen in chosen.items()}
 
 
-def _stage(spec, config, start, streams, objective, shapes, mesh, rng, evaluator, example) -> tuple[Stage, Callable]:
+def _stage(spec, config, start, streams, objective, shapes, mesh, split, rng, evaluator,
+           example) -> tuple[Stage, Callable]:
   """(a stage, its start: (params, step=0, moving average of the stage before=None) -> state)."""
   for task, weight in spec.get('weights', {}).items():
     _check_weight(weight, f'stages.weights.{task}')
@@ -415,12 +369,36 @@ def _stage(spec, config, start, streams, objective, shapes, mesh, rng, evaluator
     affinity = engine is not None and engine.options.affinity_every > 0
     return init_state(params, tx, trainable, len(weights), ema, step, old_ema, gradients, affinity)
 
+  placed = _placed(begin, shapes, split, mesh)
   return Stage(
     name=spec.get('name', f'from {start}'), start=start, end=start + spec['steps'], streams=streams,
     trainable=trainable, task_weights=weights, schedule=schedule,
-    enter=jax.jit(lambda state: begin(state.params, state.step, state.ema), out_shardings=everywhere(mesh)),
-    update=jax.jit(update, donate_argnums=0, out_shardings=everywhere(mesh)), evaluate=evaluator,
+    enter=jax.jit(lambda state: begin(state.params, state.step, state.ema), out_shardings=placed),
+    update=jax.jit(update, donate_argnums=0, out_shardings=placed), evaluate=evaluator,
     rng=stream_key(rng, 'train'), engine=engine), begin
+
+
+def _placed(begin: Callable, shapes: Any, specs: Mapping[str, Any], mesh: Any) -> Any:
+  """Where a stage's state lies; None of a single device: where the arguments are."""
+  return shardings(jax.eval_shape(begin, shapes), specs, shapes, mesh) if mesh.size > 1 else None
+
+
+def _abstract(begin: Callable, shapes: Any, specs: Mapping[str, Any], mesh: Any) -> Any:
+  """A stage's state as shapes that know where they lie."""
+  state = jax.eval_shape(begin, shapes)
+  return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), state,
+                      shardings(state, specs, shapes, mesh))
+
+
+def _sharding_rules(given: Any) -> list[tuple[str, Any]]:
+  """config.sharding as pairs."""
+  pairs = []
+  for rule in given:
+    if not isinstance(rule, (list, tuple)) or len(rule) != 2 or not isinstance(rule[0], str):
+      raise ValueError(f"'sharding' is a list of (pattern, axes), e.g. [(r'mlp/fc1/kernel$', ('fsdp', 'tensor'))]; "
+                       f'got {rule!r}.')
+    pairs.append((rule[0], rule[1] if isinstance(rule[1], str) else tuple(rule[1])))
+  return pairs
 
 
 def _settings(config: Mapping[str, Any], tasks: Mapping[str, Task]) -> Settings:

@@ -8,11 +8,13 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from mtjax import tree
 from mtjax.adapters import Spec, bind, init_adapters
 from mtjax.autodiff.sinks import apply_with_sinks
 from mtjax.context import Ctx, Features
+from mtjax.parallel import on
 from mtjax.tasks import Task
 
 Params = dict[str, Any]
@@ -74,13 +76,15 @@ class Objective:
     tasks: {name: task}; their order is that of the losses.
     inputs: {stream: input column(s)}; a str feeds the array alone, a tuple a dict of arrays.
     rows: {mixture: {task_id: the most rows of it that a batch can hold}}, by which `split` takes mixtures apart.
+    mesh: over whose devices the encoder's activations lie by rows; None = as they come.
     adapters: what modifies the encoder; its banks go by the names of the tasks.
   """
 
   def __init__(self, encoder: nn.Module, tasks: Mapping[str, Task], inputs: Mapping[str, str | Sequence[str]],
-               rows: Mapping[str, Mapping[int, int]] | None = None, adapters: Spec | None = None):
+               rows: Mapping[str, Mapping[int, int]] | None = None, mesh: Mesh | None = None,
+               adapters: Spec | None = None):
     self.encoder, self.tasks, self._inputs, self._rows = encoder, dict(tasks), dict(inputs), dict(rows or {})
-    self.adapters = adapters
+    self._mesh, self.adapters = mesh, adapters
     self._adapted = None if adapters is None else bind(encoder, adapters)
 
   def init(self, rng: jax.Array, batch: Mapping[str, Mapping[str, jax.Array]], encoder: Params | None = None) -> Params:
@@ -123,7 +127,8 @@ class Objective:
     rng, encoder, pieces, pairs = stream_key(rng, 'dropout', step), params.get('encoder', {}), self._pieces(batch), {}
 
     def encode(encoder, x, ctx, key):
-      return self.encoder.apply({'params': encoder}, x, ctx=ctx, train=True, rngs={'dropout': key})
+      with on(self._mesh):
+        return self.encoder.apply({'params': encoder}, x, ctx=ctx, train=True, rngs={'dropout': key})
 
     for members in _grouped([self._kind(stream, columns, rows=True) for stream, _, columns in pieces]):
       own = [pieces[s] for s in members]
@@ -203,9 +208,10 @@ class Objective:
   def encode(self, params, inputs, *, ctx=None, rng=None, train=False) -> Features:
     """The encoder alone."""
     rngs = {'dropout': stream_key(rng, 'encoder')} if rng is not None else None
-    if self._adapted is not None:
-      return self._adapted(params['encoder'], params['adapters'], inputs, ctx=ctx, train=train, rngs=rngs)[0]
-    return self.encoder.apply({'params': params.get('encoder', {})}, inputs, ctx=ctx, train=train, rngs=rngs)
+    with on(self._mesh):
+      if self._adapted is not None:
+        return self._adapted(params['encoder'], params['adapters'], inputs, ctx=ctx, train=train, rngs=rngs)[0]
+      return self.encoder.apply({'params': params.get('encoder', {})}, inputs, ctx=ctx, train=train, rngs=rngs)
 
   def each_task(self, params, inputs, tasks: Sequence[Task], batch=None, *, ctx=None, rng=None,
                 train=False) -> dict[str, jax.Array]:

@@ -45,12 +45,13 @@ class Run:
     self, *, config: Mapping[str, Any], mesh: Mesh, streams: Mapping[str, Stream], objective: Objective,
     stages: Sequence[Stage], settings: Settings, evaluator: Evaluator, workdir: str | os.PathLike | None,
     command: str | None, init_fn: Callable[[jax.Array], TrainState], abstract_fn: Callable[[int], TrainState],
+    sharding_table: str = '',
   ):
     self.config, self.mesh, self.streams, self.objective = config, mesh, dict(streams), objective
     self.stages, self.settings, self.stopped = tuple(stages), settings, False
     self.workdir = pathlib.Path(workdir) if workdir is not None else None
     self._evaluator, self._command = evaluator, command
-    self._init_fn, self._abstract_fn = init_fn, abstract_fn
+    self._init_fn, self._abstract_fn, self._sharding_table = init_fn, abstract_fn, sharding_table
     if self.workdir is not None:
       self._claim_workdir()
 
@@ -226,7 +227,8 @@ class Run:
     learnt, _ = tree.partition(shapes, trainable)
     totals = f'{tree.count(shapes):,} parameters, {tree.count(learnt):,} trained'
     engines = [f'stage {name}: {facts["description"]}' for name, facts in self._engines.items()]
-    return '\n\n'.join([*(s.describe() for s in self.streams.values()), tasks, parameters, totals, *engines])
+    sharding = [f'mesh {dict(self.mesh.shape)}', self._sharding_table] if self._sharding_table else []
+    return '\n\n'.join([*(s.describe() for s in self.streams.values()), tasks, parameters, totals, *sharding, *engines])
 
   @functools.cached_property
   def checkpoints(self) -> Checkpoints | None:
@@ -252,7 +254,9 @@ class Run:
 
   def _abstract(self, meta: Mapping[str, Any]) -> TrainState:
     shapes = self._abstract_fn(meta['stage'])
-    sharding = replicated(self.mesh)
+    if self.mesh.size > 1:
+      return shapes
+    sharding = replicated(self.mesh)  # the run may lie on another device than the one that it was built for
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
   # --- the workdir's files

@@ -52,7 +52,7 @@ def build(**fields):
   (dict(data=dict(mixture=dict(digit=dict(name='toy:Toy'), b=dict(name='toy:Toy', weight=1.0)))),
    'give every source a weight, or none'),
   (dict(data=dict(mixture=dict(digit=dict(name='toy:Toy')), unit='words')), "must be 'examples' or 'tokens', got 'words'"),
-  (dict(mesh=dict(data=3000)), "'mesh.data' must be -1"),
+  (dict(mesh=dict(data=3000)), 'asks for 3000 devices'),
   (dict(mesh=dict(dta=1)), "Unknown config key 'mesh.dta'. Did you mean 'data'?"),
   (dict(tasks={}), "'tasks' is empty"),
   (dict(tasks={'d': dict(label='digt', head=TASKS['digit']['head'])}), "no label column 'digt'. Did you mean 'digit'?"),

@@ -12,6 +12,7 @@ LAYERS = [
   {'train', 'evaluate', 'predict', 'merge', 'study'},
   {'cli'},
   {'experiment'},
+  {'registries'},
   {'together'},
   {'run', 'prediction_io'},
   {'prediction'},

@@ -16,6 +16,8 @@ from jax.typing import DTypeLike
 from mtjax.context import Ctx, Features
 from mtjax.encoders import _checks
 from mtjax.encoders.causal_conv import last_index
+from mtjax.encoders.embed import Embed
+from mtjax.parallel import by_rows
 
 State = dict[str, Any]
 
@@ -68,7 +70,7 @@ class StateSpaceModel(nn.Module):
     raise NotImplementedError
 
   def setup(self):
-    self.embed = nn.Embed(self.vocab_size, self.width, embedding_init=nn.initializers.normal(0.02))
+    self.embed = Embed(self.vocab_size, self.width, embedding_init=nn.initializers.normal(0.02))
     self.block = [Block(self.mixer(), self.eps, self.dropout_rate) for _ in range(self.depth)]
     self.norm = nn.RMSNorm(self.eps, dtype=jnp.float32)
     if self.logits and not self.tie:
@@ -106,7 +108,7 @@ class StateSpaceModel(nn.Module):
     x, mask, segments = self._read(inputs, given)
 
     def call(block, x, mask, segments, state, ctx):
-      return block(x, mask, segments, state, keep_state=keep_state, ctx=ctx, train=train)
+      return by_rows(block(by_rows(x), mask, segments, state, keep_state=keep_state, ctx=ctx, train=train))
 
     run, after = (nn.remat(call) if self.remat else call), {}
     for i, block in enumerate(self.block):

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from mtjax.config import check_keys
 from mtjax.context import Ctx
 from mtjax.encoders import _checks
+from mtjax.parallel import by_rows
 
 KEYS = ('tokens', 'mask', 'positions', 'token_types')
 
@@ -98,5 +99,6 @@ def pool(x: jax.Array, mask: jax.Array | None, how: str) -> jax.Array:
 
 def vocabulary_logits(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
   """x [B, L, D], kernel [V, D] -> [B, L, V] float32, the product in the dtype of x."""
-  logits = jnp.einsum('bld,vd->blv', x, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
+  logits = jnp.einsum('bld,vd->blv', by_rows(x), kernel.astype(x.dtype), preferred_element_type=jnp.float32)
+  logits = by_rows(logits, last=False)
   return logits if bias is None else logits + bias.astype(jnp.float32)[None, None]

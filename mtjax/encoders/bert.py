@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 from mtjax.context import Ctx, Features
 from mtjax.encoders import _checks
 from mtjax.encoders._text import pool, read_text, vocabulary_logits
+from mtjax.encoders.embed import Embed
 from mtjax.encoders.layers import ACTIVATIONS, Attention, Mlp, check_transformer, drop_keys, layer_norm
 from mtjax.encoders.stack import run_blocks
 
@@ -106,7 +107,7 @@ class BERT(nn.Module):
   @nn.compact
   def __call__(self, inputs: Any, *, ctx: Ctx | None = None, train: bool = False) -> Features:
     text = read_text(self, inputs, ctx)
-    embed = nn.Embed(self.vocab_size, self.width, dtype=self.dtype, embedding_init=INIT, name='embed')
+    embed = Embed(self.vocab_size, self.width, dtype=self.dtype, embedding_init=INIT, name='embed')
     pos_embed = self.param('pos_embed', INIT, (self.max_length, self.width))
     type_embed = self.param('type_embed', INIT, (self.types, self.width))
     length = text.tokens.shape[1]

@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 from mtjax.context import Ctx, Features
 from mtjax.encoders import _checks
+from mtjax.encoders.embed import Embed
 from mtjax.encoders.layers import TransformerBlock, check_transformer, layer_norm
 from mtjax.encoders.stack import run_block
 
@@ -59,7 +60,7 @@ class ByteTransformer(nn.Module):
     inputs = jnp.asarray(inputs)
     _checks.tokens(self, inputs, self.max_length)
     mask = inputs > 0
-    x = nn.Embed(self.vocab_size, self.width, dtype=self.dtype, name='embed')(inputs)
+    x = Embed(self.vocab_size, self.width, dtype=self.dtype, name='embed')(inputs)
     pos_embed = self.param('pos_embed', nn.initializers.normal(self.width**-0.5), (self.max_length, self.width))
     x = x + pos_embed[None, : x.shape[1]].astype(x.dtype)
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)

@@ -29,6 +29,7 @@ from jax.typing import DTypeLike
 from mtjax import tree
 from mtjax.context import Ctx, Features
 from mtjax.encoders import _checks
+from mtjax.parallel import by_rows
 
 VARIANTS = {'lite0': (1.0, 1.0), 'lite1': (1.0, 1.1), 'lite2': (1.1, 1.2), 'lite3': (1.2, 1.4), 'lite4': (1.4, 1.8)}
 # Blocks, side of the depthwise kernel, stride, expansion, channels.
@@ -85,7 +86,8 @@ class Stage(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     block = nn.remat(Block) if self.remat else Block
     for j in range(self.depth):
-      x = block(self.channels, self.kernel, 1 if j else self.stride, self.expansion, self.dtype, name=f'block_{j}')(x)
+      layer = block(self.channels, self.kernel, 1 if j else self.stride, self.expansion, self.dtype, name=f'block_{j}')
+      x = by_rows(layer(by_rows(x)))
     return x
 
 

@@ -20,6 +20,7 @@ from mtjax.context import Ctx, Features
 from mtjax.encoders import _checks
 from mtjax.encoders._text import count_positions, pool, read_text, vocabulary_logits
 from mtjax.encoders.cache import Cache, init_cache, loud
+from mtjax.encoders.embed import Embed
 from mtjax.encoders.layers import ACTIVATIONS, TransformerBlock, check_transformer, layer_norm
 from mtjax.encoders.stack import run_blocks
 
@@ -111,7 +112,7 @@ class GPT2(nn.Module):
       positions = text.positions
     else:
       positions = jnp.arange(length)[None] if mask is None else count_positions(mask)
-    embed = nn.Embed(self.vocab_size, self.width, dtype=self.dtype, embedding_init=INIT, name='embed')
+    embed = Embed(self.vocab_size, self.width, dtype=self.dtype, embedding_init=INIT, name='embed')
     pos_embed = self.param('pos_embed', INIT, (self.max_length, self.width))
     # Padding at the beginning of a cache would have the position -1.
     x = embed(text.tokens) + jnp.take(pos_embed, jnp.maximum(positions, 0), axis=0).astype(self.dtype)

@@ -23,6 +23,7 @@ from mtjax.context import Ctx, Features
 from mtjax.encoders import _checks
 from mtjax.encoders._text import count_positions, pool, read_text, vocabulary_logits
 from mtjax.encoders.cache import Cache, init_cache, loud
+from mtjax.encoders.embed import Embed
 from mtjax.encoders.layers import ACTIVATIONS, Attention, GatedMlp, drop_keys, rms_norm
 from mtjax.encoders.rope import Rope
 from mtjax.encoders.stack import check_remat, run_blocks
@@ -168,7 +169,7 @@ class Llama(nn.Module):
     mask, positions = text.mask, text.positions
     if positions is None and mask is not None:
       positions = count_positions(mask)
-    embed = nn.Embed(self.vocab_size, self.width, dtype=self.dtype, embedding_init=INIT, name='embed')
+    embed = Embed(self.vocab_size, self.width, dtype=self.dtype, embedding_init=INIT, name='embed')
     x = nn.Dropout(self.dropout_rate)(embed(text.tokens), deterministic=not train)
     rope = Rope.make(self.rope_theta, self.rope_scaling)
     blocks = [LlamaBlock(self.heads, self.kv_heads or self.heads, self.head_dim or self.width // self.heads,

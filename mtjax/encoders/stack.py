@@ -19,6 +19,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mtjax.parallel import by_rows
+
 # Which results of a layer are kept for the backward pass; the rest is computed again.
 POLICIES = {
   'none': None,                                                         # keep all
@@ -66,7 +68,7 @@ def run_blocks(module: nn.Module, blocks: Sequence[nn.Module], x: jax.Array, mas
 
   def layer(x, own):
     params, key = own
-    return template.apply({'params': params}, x, mask, train=train, key=key, **facts), None
+    return by_rows(template.apply({'params': params}, by_rows(x), mask, train=train, key=key, **facts)), None
 
   policy = _policy(module.remat)
   layer = layer if policy is None else jax.checkpoint(layer, policy=policy, prevent_cse=False)
@@ -77,7 +79,7 @@ def run_block(block: nn.Module, x: jax.Array, mask: jax.Array | None = None, *, 
               remat: bool | str = False, **facts: Any) -> jax.Array:
   """block(x, mask, train=…, **facts); with `remat`, its activations are computed again in the backward pass."""
   def call(block, x, mask, facts):
-    return block(x, mask, train=train, **facts)
+    return by_rows(block(by_rows(x), mask, train=train, **facts))
 
   policy = _policy(remat)
   return (call if policy is None else nn.remat(call, policy=policy))(block, x, mask, facts)

@@ -26,6 +26,7 @@ from mtjax.encoders import _checks
 from mtjax.encoders._pairs import read_pair, shift_right, target_mask
 from mtjax.encoders._text import pool, read_text, vocabulary_logits
 from mtjax.encoders.cache import init_cache, loud
+from mtjax.encoders.embed import Embed
 from mtjax.encoders.layers import ACTIVATIONS, drop_keys
 from mtjax.encoders.memory_attention import MemoryAttention, MemoryCache
 from mtjax.encoders.relative_buckets import relative_bias
@@ -218,7 +219,7 @@ class T5(nn.Module):
     check_remat(self)
 
   def setup(self):
-    self.embed = nn.Embed(self.vocab_size, self.width, dtype=self.dtype, embedding_init=nn.initializers.normal(1.0))
+    self.embed = Embed(self.vocab_size, self.width, dtype=self.dtype, embedding_init=nn.initializers.normal(1.0))
     self.encoder = self._stack(self.depth, False)
     if self.decoder_depth != 0:
       self.decoder = self._stack(self.decoder_depth or self.depth, True)

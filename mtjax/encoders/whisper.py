@@ -27,6 +27,7 @@ from mtjax.encoders import _checks
 from mtjax.encoders._pairs import read_pair, shift_right, target_mask
 from mtjax.encoders._text import pool, vocabulary_logits
 from mtjax.encoders.cache import init_cache, loud
+from mtjax.encoders.embed import Embed
 from mtjax.encoders.layers import ACTIVATIONS, Mlp, drop_keys
 from mtjax.encoders.memory_attention import MemoryAttention, MemoryCache
 from mtjax.encoders.stack import check_remat, run_blocks
@@ -136,7 +137,7 @@ class WhisperDecoder(nn.Module):
 
   def setup(self):
     like = self.like
-    self.embed = nn.Embed(self.vocab_size, like.width, dtype=like.dtype, embedding_init=INIT)
+    self.embed = Embed(self.vocab_size, like.width, dtype=like.dtype, embedding_init=INIT)
     self.pos_embed = self.param('pos_embed', INIT, (self.max_length, like.width))
     self.block = [like.clone() for _ in range(self.depth)]
     self.norm = _norm()
