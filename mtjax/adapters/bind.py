@@ -120,11 +120,8 @@ def bind(encoder: nn.Module, spec: Spec) -> Callable[..., tuple[Any, dict[str, A
   """The adapted encoder as a pure function: `forward(base, state, x, ctx=None, *, train=False, rngs=None, **kwargs)`.
 
   It returns (what the encoder returns, {collection: what was sown}). `ctx` goes on to an encoder that takes one, and so
-  does `train`; `kwargs` are further arguments of its call, `method` another method than `__call__`.
+  does `train`; `kwargs` are further arguments of its call, `method` (a name) is another method than `__call__`.
   """
-  takes = inspect.signature(type(encoder).__call__).parameters
-  any_keyword = any(p.kind is p.VAR_KEYWORD for p in takes.values())
-
   def forward(base: Any, state: State, *args: Any, ctx: Ctx | None = None, train: bool = False,
               rngs: Mapping[str, jax.Array] | None = None, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
     base = _plain(base)
@@ -134,13 +131,11 @@ def bind(encoder: nn.Module, spec: Spec) -> Callable[..., tuple[Any, dict[str, A
               for name in path.split('/') if name.startswith(MARK)}
     by_path = {rule.name for rule in spec if not {MARK + rule.name, MARK + rule.name + FIXED} & stored}
     interceptor = Interceptor(spec, state.get('shared', {}), stats.get('shared', {}), ctx, train, blocks, by_path)
-    if 'method' not in kwargs or kwargs['method'] is None:
-      if ctx is not None and ('ctx' in takes or any_keyword):
-        kwargs['ctx'] = ctx
-      if train and ('train' in takes or any_keyword):
-        kwargs['train'] = True
-    elif ctx is not None:
+    accepted = _keywords(encoder, kwargs.get('method'))
+    if ctx is not None and 'ctx' in accepted:
       kwargs['ctx'] = ctx
+    if train and 'train' in accepted:
+      kwargs['train'] = True
     with nn.intercept_methods(interceptor):
       return encoder.apply({'params': join(base, state)}, *args, rngs=rngs, mutable=['adapters', 'intermediates'],
                            **kwargs)
@@ -154,15 +149,6 @@ def join(base: Any, state: State) -> dict[str, Any]:
   for part in (state.get('base', {}), state.get('adapters', {}), state.get('stats', {}).get('sites', {})):
     flat |= tree.flatten(part)
   return tree.unflatten(flat)
-
-
-def split(params: Mapping[str, Any]) -> tuple[dict, dict, dict]:
-  """The inverse: (base, adapters, what of them is not learnt)."""
-  parts: tuple[dict, dict, dict] = ({}, {}, {})
-  for path, leaf in tree.flatten(params).items():
-    marked = next((name for name in path.split('/') if name.startswith(MARK)), None)
-    parts[0 if marked is None else 2 if marked.endswith(FIXED) else 1][path] = leaf
-  return tuple(tree.unflatten(part) for part in parts)
 
 
 def trainable_labels(base: Any, state: State, spec: Spec) -> tuple[Any, State]:
@@ -183,6 +169,14 @@ def trainable_labels(base: Any, state: State, spec: Spec) -> tuple[Any, State]:
     return kinds[rule]
 
   return jax.tree.map(lambda _: 'frozen', base), tree.map_with_path(label, state)
+
+
+def _keywords(encoder: nn.Module, method: Any) -> set[str]:
+  """Of ctx and train, what a method of the encoder takes."""
+  method = getattr(type(encoder), method) if isinstance(method, str) else method or type(encoder).__call__
+  parameters = inspect.signature(method).parameters
+  anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+  return {name for name in ('ctx', 'train') if anything or name in parameters}
 
 
 def _looped(encoder: nn.Module, base: Any, example: Any, kwargs: Mapping[str, Any]) -> nn.Module:

@@ -81,6 +81,10 @@ class Method:
     """Parameter set -> what takes its place in `apply`; once a set where that is cheaper than once a row."""
     return p
 
+  def plain(self) -> 'Method | None':
+    """The method whose parameters `prepare` makes, where that is one of its own: a prefix without its MLP."""
+    return None
+
   def apply(self, p: Leaves, x: Any, y: Any, site: Site) -> Any:
     """One row.  At output, wrap and span: x [..., *in_shape], y [..., *out_shape] -> the new y (or the new input).
 

@@ -145,30 +145,36 @@ def truncated(a: jax.Array, b: jax.Array, scale: float, rank: int) -> tuple[jax.
 
 def materialise(encoder: nn.Module, base: Any, state: State, spec: Spec, example: Any,
                 **kwargs: Any) -> tuple[State, Spec]:
-  """Stored parameters in place of what generates them: banks with `generated_by` become banks a task.
+  """Stored parameters in place of what makes them: of hypernetworks, in banks a task, and of the MLPs of prefixes.
 
   Args:
     encoder, base, example, kwargs: as `init_adapters` takes them.
-    state, spec: with banks that generate.
+    state, spec: with banks that generate, or with prefixes that have `hidden`.
   """
   found = find_sites(encoder, base, spec, example, **kwargs)
   adapters, shared, rules = tree.flatten(state['adapters']), dict(state.get('shared', {})), []
   for rule in spec:
-    if rule.bank.generated_by is None:
+    plain, generates = rule.method.plain(), rule.bank.generated_by is not None
+    if plain is None and not generates:
       rules.append(rule)
       continue
-    mark = f'{MARK}{rule.name}/'
-    own = {site: {path[len(prefix):]: adapters.pop(path) for path in list(adapters) if path.startswith(prefix)}
-           for site, prefix in ((site.path, f'{site.path}/{mark}'.lstrip('/')) for site in found[rule.name])}
     common = shared.pop(rule.name, {})
     for site in found[rule.name]:
-      def one(leaves, rule=rule, site=site, common=common):
-        return rule.bank.generated_by.generate({**leaves, **common}, rule.bank, site, rule.method)
+      prefix = f'{site.path}/{MARK}{rule.name}/'.lstrip('/')
+      own = {path[len(prefix):]: adapters.pop(path) for path in list(adapters) if path.startswith(prefix)}
 
-      leaves = (jax.vmap(one) if num_layers(site, base) else one)(own[site.path])
-      adapters |= {f'{site.path}/{mark}{name}'.lstrip('/'): x for name, x in leaves.items()}
-    rules.append(dataclasses.replace(rule, bank=Bank(tasks=rule.bank.tasks)))
-  return ({**state, 'adapters': tree.unflatten(adapters), 'shared': shared}, dataclasses.replace(spec, rules=rules))
+      def one(leaves, rule=rule, site=site, common=common, prepare=plain is not None):
+        leaves = {**leaves, **common}
+        if rule.bank.generated_by is not None:
+          leaves = rule.bank.generated_by.generate(leaves, rule.bank, site, rule.method)
+        fn = lambda p: rule.method.prepare(p, site) if prepare else p
+        return (jax.vmap(fn) if rule.bank.per != 'shared' else fn)(leaves)
+
+      leaves = (jax.vmap(one) if num_layers(site, base) else one)(own)
+      adapters |= {prefix + name: x for name, x in leaves.items()}
+    bank = Bank(tasks=rule.bank.tasks) if generates else rule.bank
+    rules.append(dataclasses.replace(rule, bank=bank, method=rule.method if plain is None else plain))
+  return {**state, 'adapters': tree.unflatten(adapters), 'shared': shared}, dataclasses.replace(spec, rules=rules)
 
 
 def _sets(state: State, spec: Spec, fn: Callable[[Rule, Leaves, Leaves], Leaves]) -> State:

@@ -74,6 +74,9 @@ class Prefix(Method):
     both = (h @ p['up'] + p['up_bias'][None]).reshape(self.length, 2, *site.out_shape)
     return {'keys': both[:, 0], 'values': both[:, 1]}
 
+  def plain(self) -> 'Prefix | None':
+    return None if self.hidden is None else dataclasses.replace(self, hidden=None)
+
   def apply(self, p: Leaves, x: Any, y: Any, site: Site) -> tuple[jax.Array, jax.Array]:
     return p['keys'], p['values']
 

@@ -25,6 +25,7 @@ Partition = Sequence[str | None] | str
 AUTO = 'auto'
 
 DEFAULT_RULES: tuple[tuple[str, Partition], ...] = (
+  (r'^adapters/(adapters|shared|stats)/', ()),                            # small, with an axis of tasks in front
   (r'(attn|cross)/(query|key|value)/kernel$', ('fsdp', 'tensor', None)),  # [D, H, K]
   (r'(attn|cross)/(query|key|value)/bias$', ('tensor', None)),
   (r'(attn|cross)/out/kernel$', ('tensor', None, 'fsdp')),                # [H, K, D]

@@ -6,11 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from adapters import table
+from optim.calls import quick_jit
 
 from mtjax import adapters, tree
 from mtjax.adapters import Bank, l2m
 from mtjax.adapters.adapter_soup import adapter_soup
 from mtjax.adapters.lora_hub import lora_hub
+from mtjax.context import Ctx
 
 
 @functools.cache
@@ -93,6 +95,17 @@ def test_labels_name_what_each_leaf_is():
   assert flat['adapters/block_0/attn/query/@vera/d'] == 'adapter' and flat['stats/shared/vera/a'] == 'frozen'
   assert flat['base/block_1/norm1/scale'] == 'base'
   assert flat.keys() == tree.flatten(state).keys()
+
+
+def test_the_mlp_of_a_prefix_can_be_dropped():
+  base, spec = table.base_params(), table.spec_of('prefix_mlp')
+  state = table.busy(adapters.init_adapters(jax.random.key(0), table.ENCODER, base, spec, table.TOKENS))
+  plain, plain_spec = adapters.materialise(table.ENCODER, base, state, spec, table.TOKENS)
+  assert plain_spec.rules[0].method == adapters.Prefix(length=3) and plain['shared'] == {}
+  assert plain['adapters']['block_0']['attn']['@prefix']['keys'].shape == (3, 3, 2, 4)
+  run = lambda spec, state: quick_jit(lambda state: adapters.bind(table.ENCODER, spec)(
+    base, state, table.TOKENS, ctx=Ctx(task_id=jnp.array(table.IDS)))[0].tokens)(state)
+  np.testing.assert_allclose(run(plain_spec, plain), run(spec, state), rtol=1e-5, atol=1e-5)  # float32
 
 
 def test_l2m_chooses_the_nearest_key():

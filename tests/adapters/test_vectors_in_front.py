@@ -95,3 +95,16 @@ def test_what_prompts_cannot_do_is_said():
   base, spec, state = started(encoder, dict(site='tokens', match=r'block_\d+$', method=dict(name='prompt', length=2)), x)
   with pytest.raises(ValueError, match='packed rows'):
     adapters.bind(encoder, spec)(base, state, x, ctx=Ctx(segment_ids=jnp.array([[1, 1, 2]])))
+
+
+def test_decoding_by_a_cache_goes_through_the_adapters():
+  encoder = GPT2(vocab_size=16, width=8, depth=1, heads=2, max_length=8, hidden=8)
+  x = np.array([[1, 2, 3]], np.int32)
+  base, spec, state = started(encoder, dict(site='kv', match=r'attn$', method=dict(name='prefix', length=2)), x, Bank(tasks=2))
+  forward, ctx = adapters.bind(encoder, spec), Ctx(task_id=jnp.array([1]))
+  whole = forward(base, state, x, ctx=ctx)[0].aux['logits']
+  cache, steps = encoder.init_cache(1, 4), []
+  for token in x.T:
+    (features, cache), _ = forward(base, state, token[None], cache, ctx=ctx, method='decode')
+    steps.append(features.aux['logits'][:, 0])
+  np.testing.assert_allclose(jnp.stack(steps, 1), whole, rtol=1e-5, atol=1e-5)  # float32
