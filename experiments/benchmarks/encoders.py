@@ -41,15 +41,17 @@ PARTS = {'overhead': tuple(FAMILIES), 'decoding': ('gpt2', 'llama', 't5'), 'comp
 
 
 def measure(part: str, family: str) -> dict:
-  """One row."""
+  """One row, with where it comes from."""
   how = dict(dtype=jnp.dtype(_DTYPE.value), implementation=_IMPLEMENTATION.value)
-  rounds = _ROUNDS.value
+  rounds, before = _ROUNDS.value if part == 'overhead' else max(_ROUNDS.value // 2, 1), clocks.load()
   if part == 'overhead':
-    return overhead.measure(FAMILIES[family](**how), How(how['dtype'], how['implementation'] == 'cudnn'), rounds,
-                            _REPEATS.value)
-  if part == 'decoding':
-    return decoding.measure(family, max(rounds // 2, 1), 1, **how)
-  return compiling.measure(family, max(rounds // 2, 1), _DEPTH.value, **how)
+    row = overhead.measure(FAMILIES[family](**how), How(how['dtype'], how['implementation'] == 'cudnn'), rounds,
+                           _REPEATS.value)
+  elif part == 'decoding':
+    row = decoding.measure(family, rounds, 1, **how)
+  else:
+    row = compiling.measure(family, rounds, _DEPTH.value, **how)
+  return row | {'commit': current_commit(), 'rounds': rounds, 'load': [before, clocks.load()]}
 
 
 def table(part: str, rows: dict) -> str:
@@ -84,8 +86,7 @@ def main(_):
     for family in PARTS[part]:
       if family in rows or (_FAMILIES.value and family not in _FAMILIES.value):
         continue
-      before = clocks.load()
-      rows[family] = measure(part, family) | {'commit': current_commit(), 'load': [before, clocks.load()]}
+      rows[family] = measure(part, family)
       print(f'\n{table(part, {family: rows[family]})}', flush=True)
       if path:
         path.write_text(json.dumps(result, indent=1) + '\n')
