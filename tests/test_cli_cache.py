@@ -14,8 +14,8 @@ from mtjax import cli
 
 def main(argv):
   def chain(x):
-    for _ in range(300):
-      x = jnp.sin(x) @ x
+    for n in range(5, 150):  # shapes of their own: equal kernels are compiled once
+      x = jnp.sin(x) @ jnp.full((x.shape[1], n), 0.1)
     return x
   jax.jit(chain)(jnp.ones((4, 4)))
   print(jax.config.jax_compilation_cache_dir)
