@@ -4,11 +4,10 @@ python -m mtjax.train --config=experiments/dense/rendered.py --workdir=runs/dens
   variants: rendered.py:encoder=vit   rendered.py:seed=1   rendered.py:smoke (a few steps on the shipped sample)
 The first run renders the data (pip install 'mtjax[render]'); encoder=efficientnet_lite begins with ImageNet's weights
 (python -m mtjax.data.fetch efficientnet_lite0). `show.py` draws what a run sees.
-Expected, on the test split at step 1000 of 2000, seed 0, one run (in brackets: the best guess at each pixel without a
-look at the picture, `trivial.py`): segmentation mIoU 34 % (13), pixels right 85 % (72); depth off by 0.48 m (0.80) or
-14 % (24); normals off by 15 degrees (30), 57 % within 11.25 (20); edges odsF 0.90 (0.18), a pixel's distance allowed;
-saliency mIoU 79 % (45). experiments/results/dense_convnet_step_1000.json, dense_trivial.json. 2,000 steps take about
-eight minutes of one core's time.
+Expected, on the test split, seed 0, one run (in brackets: the best guess at each pixel without a look at the picture,
+`trivial.py`): segmentation mIoU 42 % (13), pixels right 88 % (72); depth off by 0.41 m (0.80) or 10 % (24); normals off
+by 13 degrees (30), 65 % within 11.25 (20); edges odsF 0.92 (0.18), a pixel's distance allowed; saliency mIoU 83 % (45).
+experiments/results/dense_convnet.json, dense_trivial.json. About eight minutes of one core's time.
 """
 from experiments.common import base_config, parse_arg
 from mtjax.config import did_you_mean
