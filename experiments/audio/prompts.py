@@ -10,10 +10,10 @@ the decoder: it learns the next token of language, task, no timestamps, text and
 rate, of all test clips and of each language, of what it writes greedily when the language is given. Texts are compared
 in lower case, without accents (which the Spanish transcripts lack) and punctuation. Validation is on 96 clips, of which
 32 are written.
-Expected on test (seed 0; in brackets before fine-tuning, run.evaluate(run.init()), where Whisper, which was trained on 30
-seconds, repeats itself on 3): word error rate .32 (2.15); en .13 (4.65), es .37 (1.33), fr .39 (1.77), it .35 (1.66), ru
-.37 (1.24); language accuracy .66, since 60 steps are few. Seven minutes on two cores; experiments/results/prompts.json.
-A language is one voice here, so its accuracy says nothing of other voices.
+Expected on test (seed 0; in brackets before fine-tuning, run.evaluate(run.init()), where Whisper, which was trained
+on 30 seconds, repeats itself on 3): word error rate .32 (2.15); en .13 (4.65), es .37 (1.33), fr .39 (1.77), it .35
+(1.66), ru .37 (1.24); language accuracy .66, since 60 steps are few. Seven minutes on two cores;
+experiments/results/prompts.json. A language is one voice here, so its accuracy says nothing of other voices.
 """
 from experiments.common import base_config, parse_arg
 from mtjax.data.sources.asterisk import LANGUAGES, SAMPLE_RATE, SHORT

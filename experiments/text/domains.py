@@ -9,9 +9,9 @@ A pair is one sequence with token types, as BERT reads pairs, and not two towers
 partner that a contrastive head needs in the batch would hardly ever be there.
 The upper half of the blocks is trained, the embeddings and the lower half are not: half of the work of a step.
 Expected on test after 150 steps (seed 0; in brackets heads alone, `frozen`): Pearson correlation tweets .82 (.77),
-amazon .72 (.67), movies .66 (.60), nyt .57 (.50); accuracy topic .96 (.95), section .54 (.59); average precision tags .15
-(.22); AUC same_verse .93 (.74). 150 steps are few: the many classes of the last heads are learnt faster at the rate of
-the frozen run, and common words alone tell the verses apart at .93. 17 minutes on two busy cores.
+amazon .72 (.67), movies .66 (.60), nyt .57 (.50); accuracy topic .96 (.95), section .54 (.59); average precision tags
+.15 (.22); AUC same_verse .93 (.74). 150 steps are few: the many classes of the last heads are learnt faster at the
+rate of the frozen run, and common words alone tell the verses apart at .93. 17 minutes on two busy cores.
 experiments/results/text_domains.json, text_domains_frozen.json.
 """
 from experiments.common import base_config, parse_arg
