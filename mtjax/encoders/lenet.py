@@ -20,6 +20,7 @@ from mtjax.context import Ctx, Features
 from mtjax.encoders import _checks
 from mtjax.encoders.layers import as_float_image
 from mtjax.encoders.stack import check_remat, rematerialise
+from mtjax.parallel import by_rows
 
 KERNEL, STRIDE = 5, 2
 
@@ -57,7 +58,7 @@ class LeNet(nn.Module):
     if min(x.shape[1:3]) < smallest:
       raise ValueError(f'LeNet has {len(self.channels)} convolutions, which need images of at least {smallest} x '
                        f'{smallest}, but the input is {x.shape[1]} x {x.shape[2]}.')
-    maps, layer = [], rematerialise(lambda layer, x: nn.relu(layer(x)), self.remat)
+    maps, layer = [], rematerialise(lambda layer, x: by_rows(nn.relu(layer(by_rows(x)))), self.remat)
     for i, channels in enumerate(self.channels):
       conv = nn.Conv(channels, (KERNEL, KERNEL), STRIDE, padding='VALID', dtype=self.dtype, name=f'conv{i + 1}')
       x = layer(conv, x)

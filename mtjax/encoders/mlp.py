@@ -13,6 +13,7 @@ from mtjax.context import Ctx, Features
 from mtjax.encoders import _checks
 from mtjax.encoders.layers import ACTIVATIONS, as_float_image
 from mtjax.encoders.stack import check_remat, rematerialise
+from mtjax.parallel import by_rows
 
 
 class MLP(nn.Module):
@@ -50,7 +51,7 @@ class MLP(nn.Module):
     x = x.reshape(x.shape[0], -1)
 
     def layer(dense, x):
-      return ACTIVATIONS[self.activation](dense(x))
+      return by_rows(ACTIVATIONS[self.activation](dense(by_rows(x))))
 
     layer = rematerialise(layer, self.remat)
     for i, width in enumerate(self.widths):
